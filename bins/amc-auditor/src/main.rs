@@ -1,0 +1,2 @@
+//! amc-auditor.
+fn main() {}

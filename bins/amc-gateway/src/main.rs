@@ -1,0 +1,2 @@
+//! amc-gateway.
+fn main() {}

@@ -1,0 +1,2 @@
+//! amc-monitor.
+fn main() {}
