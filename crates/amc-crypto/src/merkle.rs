@@ -5,6 +5,7 @@
 //! leaves, left to right); rs_merkle checks it, behind the strict checks that it lacks itself.
 
 use amc_core::Digest;
+use serde::{Deserialize, Serialize};
 
 use crate::hash::node_hash;
 
@@ -30,10 +31,24 @@ pub enum ProofError {
 /// The right edge of a growing tree: one hash per complete subtree, largest first.
 ///
 /// Appending is O(1) amortised, the root O(log n). Never more than 64 hashes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FrontierParts")]
 pub struct Frontier {
     size: u64,
     peaks: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct FrontierParts {
+    size: u64,
+    peaks: Vec<Digest>,
+}
+
+impl TryFrom<FrontierParts> for Frontier {
+    type Error = &'static str;
+    fn try_from(parts: FrontierParts) -> Result<Self, Self::Error> {
+        Frontier::from_parts(parts.size, parts.peaks).ok_or("the number of peaks does not fit the size")
+    }
 }
 
 impl Frontier {

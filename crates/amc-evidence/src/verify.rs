@@ -1,0 +1,102 @@
+//! Stored bytes become a [`VerifiedEvent`]: canonical, and signed by the key valid at its index.
+
+use amc_core::Digest;
+use amc_core::kinds::{Fields, KeyPurpose};
+use amc_crypto::signer::event_message;
+use amc_crypto::{Check, PublicKey, Verified};
+
+use crate::event::{Event, EventError, SignedEvent};
+
+/// An event with its decoded fields and its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRecord {
+    /// The envelope.
+    pub event: Event,
+    /// The fields; `None` for a kind that this release does not know.
+    pub fields: Option<Fields>,
+    /// The event_hash.
+    pub hash: Digest,
+    /// The bytes and the signature as they were received.
+    pub signed: SignedEvent,
+}
+
+/// An event whose bytes are canonical and whose signature holds under the key valid at its index.
+pub type VerifiedEvent = Verified<EventRecord>;
+
+/// The log and the keys under which its events are to be verified.
+#[derive(Debug, Clone)]
+pub struct EventTrust<'a> {
+    /// The log's origin.
+    pub origin: &'a str,
+    /// The keys of that log.
+    pub keys: &'a KeyHistory,
+}
+
+/// Bytes that are no event of this log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// Not a canonical event.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The key valid at this index did not sign it.
+    #[error("the signature of event {index} does not verify under the key valid at that index")]
+    Signature {
+        /// The event's index, as it says.
+        index: u64,
+    },
+}
+
+impl Check<SignedEvent> for EventTrust<'_> {
+    type Output = EventRecord;
+    type Error = VerifyError;
+
+    fn check(&self, signed: SignedEvent) -> Result<EventRecord, VerifyError> {
+        let (event, fields) = Event::decode(&signed.body)?;
+        let hash = signed.event_hash();
+        let key = self.keys.key_at(event.index);
+        key.verify(&event_message(self.origin, &hash), &signed.signature)
+            .map_err(|_| VerifyError::Signature { index: event.index })?;
+        Ok(EventRecord { event, fields, hash, signed })
+    }
+}
+
+/// The log keys of one log by position: the pinned one from 0, each next from where it was
+/// introduced by an event that the one before signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyHistory {
+    spans: Vec<(u64, PublicKey)>,
+}
+
+impl KeyHistory {
+    /// Starts at the pinned key.
+    pub fn pinned(key: PublicKey) -> Self {
+        KeyHistory { spans: vec![(0, key)] }
+    }
+
+    /// The key that signs the event at `index`.
+    pub fn key_at(&self, index: u64) -> PublicKey {
+        let after = self.spans.partition_point(|(from, _)| *from <= index);
+        self.spans[after - 1].1
+    }
+
+    /// The newest key.
+    pub fn newest(&self) -> PublicKey {
+        self.spans[self.spans.len() - 1].1
+    }
+
+    /// Takes note of a verified event, in log order: a rotation counts from the next index on.
+    /// `false` when the event names a key that no signature could verify under.
+    pub fn observe(&mut self, record: &VerifiedEvent) -> bool {
+        let Some(Fields::KeyRotated(rotated)) = &record.fields else { return true };
+        if rotated.purpose != KeyPurpose::Log {
+            return true;
+        }
+        match PublicKey::try_from(rotated.public) {
+            Ok(key) => {
+                self.spans.push((record.event.index + 1, key));
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
