@@ -6,6 +6,7 @@
 //! ([`signer`]). Verification results are types: see [`trust`].
 
 pub mod checkpoint;
+pub mod config;
 pub mod dsse;
 pub mod hash;
 pub mod jws;

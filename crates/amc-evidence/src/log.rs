@@ -4,6 +4,9 @@
 //! [`LogState::apply`]. Both rest on the same state, so a log that was written by these rules
 //! verifies by them, and one that was not does not.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
 use amc_core::kinds::{ClockRollback, ClockStep, Fields, LogHead};
 use amc_core::timestamp::NS_PER_S;
 use amc_core::{AgentId, Digest, Finding, FindingCode, Instant, SessionId, Tier, limits};
@@ -92,6 +95,7 @@ pub struct LogState {
     frontier: Frontier,
     clock: Option<ClockReading>,
     sessions: SessionRules,
+    cosigned: BTreeMap<String, LogHead>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +114,7 @@ impl LogState {
             frontier: Frontier::new(),
             clock: None,
             sessions: SessionRules::whole_log(),
+            cosigned: BTreeMap::new(),
         }
     }
 
@@ -142,6 +147,11 @@ impl LogState {
     /// Sessions and agents.
     pub const fn sessions(&self) -> &SessionRules {
         &self.sessions
+    }
+
+    /// The newest checkpoint of another log that this log's role cosigned, as recorded here.
+    pub fn cosigned(&self, origin: &str) -> Option<&LogHead> {
+        self.cosigned.get(origin)
     }
 
     /// What happened to the clock since the last event, if anything did: append it first.
@@ -213,11 +223,27 @@ impl LogState {
             let what = format!("opened after a crash; {} bytes of an unfinished record were cut", recovered.bytes_cut);
             findings.push(Finding::info(FindingCode::LedgerRecovered, &subject, what));
         }
+        if let Some(Fields::CheckpointCosigned(cosigned)) = fields {
+            findings.extend(self.witnesses(&subject, &cosigned.head));
+        }
         findings.extend(self.sessions.apply(&subject, event, fields, hash));
         self.clock = Some(ClockReading { wall_ns: event.wall_ns, boot_ns: event.boot_ns, boot_id: event.boot_id });
         self.prev = hash;
         self.frontier.push(hash);
         findings
+    }
+}
+
+impl LogState {
+    /// A witness never goes back, and never signs one size with two roots.
+    fn witnesses(&mut self, subject: &str, head: &LogHead) -> Option<Finding> {
+        let known = self.cosigned.insert(head.origin.clone(), head.clone())?;
+        let (code, what) = match head.size.cmp(&known.size) {
+            Ordering::Less => (FindingCode::LedgerRollback, "a smaller size than before"),
+            Ordering::Equal if head.root != known.root => (FindingCode::LedgerForked, "another root than before"),
+            Ordering::Equal | Ordering::Greater => return None,
+        };
+        Some(Finding::error(code, subject, format!("the witness cosigned {} with {what}", head.origin)))
     }
 }
 

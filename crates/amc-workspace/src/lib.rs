@@ -1,1 +1,16 @@
-//! amc-workspace.
+//! The `.amc` directory: its layout and permissions, signed configuration, the trust policy, and
+//! the typed protocol of the private sockets.
+//!
+//! No key is here and no network: sockets are Unix sockets under `run/`. Every process of AMC that
+//! opens a home goes through this crate, so that a file has one place and one check.
+
+pub mod clock;
+pub mod config;
+pub mod home;
+pub mod protocol;
+pub mod signed;
+
+pub use clock::SystemClock;
+pub use config::{AmcConfig, GatewayConfig, Provider};
+pub use home::{Home, HomeError};
+pub use signed::SignedFile;

@@ -1,0 +1,173 @@
+//! The gateway's channel: what `amc-gateway` may ask and report.
+//!
+//! The gateway holds no key. It submits typed fields; the monitor builds, orders and signs the
+//! event, and takes it only for a lease of an open session.
+
+use amc_core::kinds::{AgentKeyIgnored, ConfigState, GatewayStarted, LlmRequest, LlmResponse};
+use amc_core::{AgentId, Digest, LeaseId, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::Refusal;
+
+/// What the gateway says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatewayRequest {
+    /// First message of a connection; the monitor loads and judges `gateway.yaml` and answers with
+    /// [`GatewayReply::Welcome`].
+    Hello {
+        /// [`super::PROTOCOL_VERSION`].
+        protocol: u16,
+    },
+    /// The gateway listens.
+    Started(GatewayStarted),
+    /// Whose lease has this token? Only its SHA-256 travels.
+    Authorize {
+        /// SHA-256 of the token's text.
+        token_sha256: Digest,
+    },
+    /// Append evidence; the answer comes when it is durable.
+    Record(Box<GatewayEvent>),
+    /// The receipts of a call, by the gateway's request id or the client's own.
+    Receipts {
+        /// Either id.
+        request_id: String,
+    },
+}
+
+/// Evidence from the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayEvent {
+    /// The lease that the call used.
+    pub lease: LeaseId,
+    /// What was observed.
+    pub fields: GatewayFields,
+    /// The body.
+    pub payload: Option<CapturedPayload>,
+}
+
+/// The kinds that the gateway may submit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatewayFields {
+    /// A request left.
+    Request(LlmRequest),
+    /// An answer passed.
+    Response(LlmResponse),
+    /// The agent sent a key of its own.
+    KeyIgnored(AgentKeyIgnored),
+}
+
+/// A body as captured by a keyless process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapturedPayload {
+    /// SHA-256 of the bytes that passed.
+    pub wire_sha256: Digest,
+    /// Their number.
+    pub wire_len: u64,
+    /// Media type.
+    pub media_type: String,
+    /// How `bytes` relate to what passed.
+    pub capture: Capture,
+    /// The bytes to store, at most [`amc_core::limits::PAYLOAD_STORED_BYTES_MAX`].
+    #[serde(with = "serde_bytes_vec")]
+    pub bytes: Vec<u8>,
+}
+
+/// How the stored bytes relate to what passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Capture {
+    /// They are the same.
+    Full,
+    /// Secrets are replaced; the names of the rules that applied.
+    Redacted(String),
+    /// Only the beginning is kept (and redacted, where rules are named).
+    Truncated(String),
+    /// Nothing is kept.
+    Omitted,
+}
+
+/// What the monitor answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GatewayReply {
+    /// The configuration in force and what the gateway needs to work by it.
+    Welcome(Box<Welcome>),
+    /// Done.
+    Done,
+    /// The lease that the token stands for.
+    Lease(LeaseGrant),
+    /// The event is durable.
+    Recorded(Recorded),
+    /// The receipts that exist by now.
+    Receipts(ReceiptPair),
+    /// Understood and not carried out.
+    Refused(Refusal),
+}
+
+/// What a gateway starts with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// `gateway.yaml` as the monitor read and judged it.
+    pub config: String,
+    /// Its signed version; 0 when unsigned.
+    pub config_version: u64,
+    /// What its signature is worth.
+    pub config_state: ConfigState,
+    /// Provider secrets by provider name.
+    pub secrets: Vec<(String, String)>,
+    /// 32 bytes for keyed commitments to redacted secrets.
+    pub commitment_key: Digest,
+    /// The monitor's verifier key, as agents see it in `x-amc-monitor-key`.
+    pub monitor_key: String,
+}
+
+impl std::fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Welcome")
+            .field("config_version", &self.config_version)
+            .field("config_state", &self.config_state)
+            .field("secrets", &format_args!("[{} redacted]", self.secrets.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who a lease speaks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseGrant {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The agent.
+    pub agent: AgentId,
+    /// Its open session.
+    pub session: SessionId,
+}
+
+/// Where durable evidence stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Index in the evidence log.
+    pub index: u64,
+    /// event_hash.
+    pub event_hash: Digest,
+    /// The receipt, for kinds that have one.
+    pub receipt: Option<String>,
+}
+
+/// The receipts of one call.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptPair {
+    /// Of the request.
+    pub request: Option<String>,
+    /// Of the answer.
+    pub response: Option<String>,
+}
+
+mod serde_bytes_vec {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(<[u8]>::to_vec)
+    }
+}

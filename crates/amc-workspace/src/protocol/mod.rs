@@ -1,0 +1,87 @@
+//! The private sockets: typed requests to the monitor, one frame each.
+//!
+//! ```text
+//! len u32 little-endian │ postcard of Frame { id u64, body }
+//! ```
+//!
+//! There are two sockets and each is a channel of its own: which one a message comes in by decides
+//! what it can be and what tier it gets, and no field of a message can change that. Requests on one
+//! connection are answered in order; `id` is echoed so that a client may send ahead.
+
+mod blocking;
+pub mod gateway;
+pub mod operator;
+
+pub use blocking::{Client, ClientError, Connection, read_frame, write_frame};
+
+use amc_core::codec;
+use amc_core::limits::FRAME_BYTES_MAX;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The version that both sides must speak; it is part of the sockets' names' contract in `Hello`.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// One message with its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame<T> {
+    /// Chosen by the client, echoed by the server.
+    pub id: u64,
+    /// The message.
+    pub body: T,
+}
+
+/// A request that was understood and not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The log cannot take evidence (disk full, flush failed, shutting down).
+    #[error("the evidence log takes nothing now: {0}")]
+    LogUnavailable(String),
+    /// No open session has this lease or id.
+    #[error("{0}")]
+    LeaseInvalid(String),
+    /// The request makes no sense in this state.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// A frame that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The length is above the bound.
+    #[error("a frame of {0} bytes is above the bound of {max}", max = FRAME_BYTES_MAX)]
+    TooLong(usize),
+    /// The bytes are no message of this protocol.
+    #[error("a frame does not decode: {0}")]
+    Codec(#[from] codec::CodecError),
+}
+
+/// Encodes a frame, length included.
+///
+/// # Errors
+/// [`FrameError::TooLong`] when it is above the bound.
+pub fn encode_frame<T: Serialize>(frame: &Frame<T>) -> Result<Vec<u8>, FrameError> {
+    let body = codec::encode(frame);
+    let len = u32::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BYTES_MAX);
+    let len = len.ok_or(FrameError::TooLong(body.len()))?;
+    let mut bytes = Vec::with_capacity(4 + body.len());
+    bytes.extend_from_slice(&len.to_le_bytes());
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// The length that a frame's first four bytes announce, checked against the bound.
+///
+/// # Errors
+/// [`FrameError::TooLong`].
+pub fn frame_len(prefix: [u8; 4]) -> Result<usize, FrameError> {
+    let len = u32::from_le_bytes(prefix) as usize;
+    if len > FRAME_BYTES_MAX { Err(FrameError::TooLong(len)) } else { Ok(len) }
+}
+
+/// Decodes the bytes after the length.
+///
+/// # Errors
+/// [`FrameError::Codec`] when they are no message of this protocol.
+pub fn decode_frame<T: Serialize + DeserializeOwned>(body: &[u8]) -> Result<Frame<T>, FrameError> {
+    Ok(codec::decode_strict(body)?)
+}
