@@ -119,6 +119,11 @@ impl Statement {
         }
     }
 
+    /// The JSON bytes that an envelope carries and its signature covers.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings and JSON values serialise")
+    }
+
     /// The predicate as the struct that its type demands.
     ///
     /// # Errors

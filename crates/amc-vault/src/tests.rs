@@ -1,0 +1,1 @@
+//! Tests of the vault as a whole.
