@@ -1,1 +1,25 @@
-//! amc-ledger.
+//! The durable log on disk: segments, group commit, recovery, payload packs, tiles, checkpoints;
+//! readers that need no lock and no key; a verifier that never writes.
+//!
+//! ```text
+//! <log>/checkpoint                 the newest published signed checkpoint, replaced atomically
+//! <log>/segments/<first index>.seg events and a signed checkpoint per flush, append only
+//! <log>/payloads/<number>.pack     bytes that stand apart from events
+//! <log>/tile/<L>/<N>               full hash tiles (C2SP tlog-tiles)
+//! <log>/index/                     sled: rebuilt from the segments, never needed to verify
+//! <log>/lock                       held by the one writer
+//! ```
+//!
+//! An append returns only when its event is durable. Nothing here deletes evidence, and nothing
+//! retries after a failed write. Synchronous; clock, keys and storage come in as arguments. The
+//! byte formats are in `docs/formats/ledger.md`.
+
+mod error;
+mod reader;
+mod verify;
+mod writer;
+
+pub use error::{AppendError, IndexError, OpenError, ReadError};
+pub use reader::{Events, LogReader, PayloadLocation, StoredEvent, Tree};
+pub use verify::{Progress, RevokedKey, VerifyMode, VerifyOptions, VerifyReport, verify};
+pub use writer::{Appended, Pending, Recovery, Signers, Writer, create};
