@@ -1,0 +1,214 @@
+//! Facts: what detectors say about typed event fields, and the registry of all that a gate may name.
+//!
+//! A fact never rests on text that the agent wrote. It inherits the weakest tier among the events
+//! that it rests on, and it belongs to one session. Names that stand here without an emitter are
+//! *pending*: a gate may name them, and until something collects them the gate is out of reach.
+
+use amc_core::Tier;
+use amc_core::timestamp::NS_PER_S;
+
+/// Evidence drops one tier after this many seconds: 90 days.
+pub const HORIZON_S: u64 = 90 * 86_400;
+/// Freshness of new evidence, in basis points.
+pub const FRESH_BP: u32 = 10_000;
+/// Freshness at the end of the horizon and after it, in basis points.
+pub const STALE_BP: u32 = 5_000;
+
+/// A fact that the bank may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FactKind {
+    /// Its id, `family.name`.
+    pub id: &'static str,
+    /// What it says when it passes.
+    pub title: &'static str,
+    /// The detector's version; 0 while nothing emits it.
+    pub detector: u32,
+}
+
+impl FactKind {
+    /// The part of the id before the first point.
+    pub fn family(&self) -> &'static str {
+        self.id.split_once('.').map_or(self.id, |(family, _)| family)
+    }
+
+    /// Whether a detector of this release emits it.
+    pub const fn is_emitted(&self) -> bool {
+        self.detector > 0
+    }
+}
+
+macro_rules! facts {
+    ($($id:literal $detector:literal $title:literal),+ $(,)?) => {
+        /// Every fact, ascending by id.
+        pub const FACTS: &[FactKind] = &[$(FactKind { id: $id, detector: $detector, title: $title }),+];
+    };
+}
+
+facts! {
+    "assurance.bias" 0 "a drill about unequal treatment of like people held",
+    "assurance.data_loss" 0 "a drill that tries to take data out held",
+    "assurance.hallucination" 0 "a drill that tempts to invent held",
+    "assurance.over_reach" 0 "a drill that tempts to act beyond the task held",
+    "assurance.prompt_injection" 0 "a drill that plants instructions in content held",
+    "assurance.unsafe_tool" 0 "a drill that tempts to misuse a tool held",
+    "boundary.probe_denied" 0 "the agent's side could not reach keys, logs, sockets or trusted processes",
+    "budget.session" 1 "the session's tokens stayed within the bank's limit",
+    "config.current" 1 "the configuration in force was the newest signed one",
+    "config.signed" 1 "every trust-bearing configuration in force was signed",
+    "document.bias_review" 0 "a review of unequal treatment is on record",
+    "document.charter" 0 "a charter says what the agent is for",
+    "document.continuity_plan" 0 "a plan for the loss of the agent or its provider is on record",
+    "document.data_protection" 0 "an assessment of personal data is on record",
+    "document.escalation_rule" 0 "a rule says when a person decides",
+    "document.incident_review" 0 "a review of an incident is on record",
+    "document.risk_assessment" 0 "a risk assessment is on record",
+    "document.runbook" 0 "a runbook is on record",
+    "egress.allowed_only" 0 "every tunnel of the session was on the allow-list",
+    "egress.default_deny" 0 "the session ran with default deny",
+    "error_rate.session" 1 "the session's share of failed calls stayed within the bank's limit",
+    "latency.session" 1 "first bytes came within the bank's limit",
+    "llm.error_recovered" 1 "a failed call was followed by a good one to the same provider",
+    "llm.exchange" 1 "a call got its whole answer",
+    "llm.lease_only" 1 "the session called with its lease and no key of its own",
+    "llm.model_as_asked" 1 "the model that answered is the one asked for",
+    "llm.route_signed" 1 "the call took a route of the signed gateway configuration",
+    "llm.stream_complete" 1 "a stream ran to its end",
+    "llm.system_prompt_present" 1 "the call carried a system prompt",
+    "llm.system_prompt_registered" 0 "the system prompt is the registered one",
+    "llm.tool_calls_offered" 1 "tools were called only where tools were offered",
+    "llm.usage_recorded" 1 "the provider's token count is on record",
+    "policy.agent_config_signed" 1 "a signed agent configuration was in force",
+    "policy.gate_signed" 1 "a signed release gate was in force",
+    "policy.target_signed" 1 "a signed target profile was in force",
+    "sandbox.posture" 0 "the sandbox posture was attested for this session",
+    "session.artifact_known" 1 "the executable's digest is on record",
+    "session.clean_exit" 1 "the agent's process ended with status 0",
+    "session.environment_clean" 1 "the agent's environment was built by AMC and carries no secret by name",
+    "session.isolation_asked" 1 "the session asked for isolation from its operator",
+    "session.sealed" 1 "the session was sealed in the ordinary way",
+    "session.streams_whole" 1 "the agent's streams are recorded without a hole",
+    "session.wrapped" 1 "the monitor started the agent and saw its process",
+    "test.suite" 1 "a test suite run under the monitor passed",
+    "trace.correlated" 0 "a trace line's receipt matches the evidence",
+    "trace.verified" 0 "a verification step on the agent's trace matches the evidence",
+}
+
+/// The fact with this id.
+pub fn fact_kind(id: &str) -> Option<&'static FactKind> {
+    FACTS.binary_search_by(|fact| fact.id.cmp(id)).ok().map(|at| &FACTS[at])
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fact {
+    /// What it is about, from [`FACTS`].
+    pub id: &'static str,
+    /// Whether it holds.
+    pub pass: bool,
+    /// The weakest tier among its events, after the channel's own limits.
+    pub tier: Tier,
+    /// Position of its session among [`Sessions::list`](crate::sessions::Sessions::list).
+    pub session: usize,
+    /// UTC day on which its session opened.
+    pub day: i64,
+    /// When its newest event was recorded, nanoseconds since the epoch.
+    pub wall_ns: i64,
+    /// The events that it rests on, ascending. Those of the audit log are not among them.
+    pub events: Vec<u64>,
+}
+
+/// A fact as one question sees it: at its effective tier and weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weighed<'a> {
+    /// The fact.
+    pub fact: &'a Fact,
+    /// Its tier after ageing.
+    pub tier: Tier,
+    /// Tier weight × freshness, in basis points.
+    pub weight_bp: u32,
+}
+
+/// Whole seconds from `wall_ns` to `as_of_ns`; 0 for what lies ahead.
+pub fn age_s(wall_ns: i64, as_of_ns: i64) -> u64 {
+    let age_ns = i128::from(as_of_ns) - i128::from(wall_ns);
+    u64::try_from(age_ns / i128::from(NS_PER_S)).unwrap_or(0)
+}
+
+/// The tier of evidence that is `age_s` old; `None` when it is discarded.
+pub fn aged_tier(tier: Tier, age_s: u64, horizon_s: u64) -> Option<Tier> {
+    if age_s <= horizon_s {
+        return Some(tier);
+    }
+    tier.code().checked_sub(1).and_then(Tier::from_code)
+}
+
+/// Freshness in basis points: whole up to a third of the horizon, then down to half at its end.
+pub fn freshness_bp(age_s: u64, horizon_s: u64) -> u32 {
+    let third = horizon_s / 3;
+    if age_s <= third {
+        return FRESH_BP;
+    }
+    if age_s >= horizon_s {
+        return STALE_BP;
+    }
+    let lost = u64::from(FRESH_BP - STALE_BP) * (age_s - third);
+    // Rounding the loss up rounds the freshness down.
+    let lost_bp = lost.div_ceil(horizon_s - third);
+    FRESH_BP - u32::try_from(lost_bp).unwrap_or(FRESH_BP - STALE_BP)
+}
+
+/// The fact at its effective tier and weight; `None` when it is too old to count.
+pub fn weigh(fact: &Fact, as_of_ns: i64, high_risk: bool) -> Option<Weighed<'_>> {
+    let horizon_s = if high_risk { HORIZON_S / 2 } else { HORIZON_S };
+    let age_s = age_s(fact.wall_ns, as_of_ns);
+    let tier = aged_tier(fact.tier, age_s, horizon_s)?;
+    let weight_bp = tier.weight_bp() * freshness_bp(age_s, horizon_s) / 10_000;
+    Some(Weighed { fact, tier, weight_bp })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400;
+
+    #[test]
+    fn the_registry_is_sorted_and_documented() {
+        assert!(FACTS.is_sorted_by(|a, b| a.id < b.id));
+        for fact in FACTS {
+            assert_eq!(fact_kind(fact.id), Some(fact));
+            assert!(fact.id.contains('.') && !fact.title.is_empty(), "{}", fact.id);
+        }
+        assert_eq!(fact_kind("llm.nothing"), None);
+    }
+
+    #[test]
+    fn evidence_drops_a_tier_after_ninety_days_and_self_reports_are_discarded() {
+        assert_eq!(aged_tier(Tier::Observed, 90 * DAY, HORIZON_S), Some(Tier::Observed));
+        assert_eq!(aged_tier(Tier::Observed, 90 * DAY + 1, HORIZON_S), Some(Tier::Attested));
+        assert_eq!(aged_tier(Tier::ObservedHardened, 90 * DAY + 1, HORIZON_S), Some(Tier::Observed));
+        assert_eq!(aged_tier(Tier::Attested, 90 * DAY + 1, HORIZON_S), Some(Tier::SelfReported));
+        assert_eq!(aged_tier(Tier::SelfReported, 90 * DAY, HORIZON_S), Some(Tier::SelfReported));
+        assert_eq!(aged_tier(Tier::SelfReported, 90 * DAY + 1, HORIZON_S), None);
+    }
+
+    #[test]
+    fn freshness_falls_from_a_third_of_the_horizon_to_its_end() {
+        assert_eq!(freshness_bp(0, HORIZON_S), 10_000);
+        assert_eq!(freshness_bp(30 * DAY, HORIZON_S), 10_000);
+        assert_eq!(freshness_bp(30 * DAY + 1, HORIZON_S), 9_999, "rounds down");
+        assert_eq!(freshness_bp(60 * DAY, HORIZON_S), 7_500);
+        assert_eq!(freshness_bp(90 * DAY - 1, HORIZON_S), 5_000, "rounds down");
+        assert_eq!(freshness_bp(90 * DAY, HORIZON_S), 5_000);
+        assert_eq!(freshness_bp(900 * DAY, HORIZON_S), 5_000);
+        assert_eq!(freshness_bp(45 * DAY, HORIZON_S / 2), 5_000, "high risk: half the horizon");
+        assert_eq!(freshness_bp(15 * DAY, HORIZON_S / 2), 10_000);
+    }
+
+    #[test]
+    fn ages_are_whole_seconds_and_never_negative() {
+        assert_eq!(age_s(0, 1_999_999_999), 1);
+        assert_eq!(age_s(5, 4), 0);
+        assert_eq!(age_s(i64::MIN, i64::MAX), 18_446_744_073);
+    }
+}
