@@ -9,6 +9,7 @@ pub mod ci;
 pub mod failure;
 pub mod junit;
 pub mod process;
+pub mod python;
 pub mod step;
 pub mod suite;
 pub mod tidy;

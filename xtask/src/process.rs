@@ -4,6 +4,7 @@
 
 use crate::Failure;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -159,15 +160,17 @@ impl Drop for Background {
     }
 }
 
-/// The command as one would type it in a shell, for people; words with blanks are quoted.
+/// The command as one would type it in a shell, for people: the program by its file name, words with blanks quoted.
 pub fn readable(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let quoted = words.map(|word| {
-        let word = word.to_string_lossy();
-        let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,@+%#".contains(c));
-        if plain { word.into_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str());
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,@+%#".contains(c));
+    if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 fn spawn(command: &mut Command, line: &str) -> Result<Child, Failure> {
@@ -289,7 +292,10 @@ mod tests {
     }
 
     #[test]
-    fn words_with_blanks_are_quoted() {
-        assert_eq!(readable(Command::new("amc").args(["init", "--name", "it's me"])), r"amc init --name 'it'\''s me'");
+    fn a_command_reads_as_one_would_type_it() {
+        assert_eq!(
+            readable(Command::new("/opt/bin/amc").args(["init", "--name", "it's me"])),
+            r"amc init --name 'it'\''s me'"
+        );
     }
 }

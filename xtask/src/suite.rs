@@ -66,7 +66,11 @@ fn plain(workspace: &Workspace) -> Result<(), Failure> {
 }
 
 fn print_skipped(lines: &[String]) {
-    println!("skipped by tests on this machine: {}", if lines.is_empty() { "nothing" } else { "" });
+    if lines.is_empty() {
+        println!("skipped by tests on this machine: nothing");
+        return;
+    }
+    println!("skipped by tests on this machine:");
     for line in lines {
         println!("  {}", line.trim_start_matches(junit::SKIPPED).trim());
     }

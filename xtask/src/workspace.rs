@@ -91,6 +91,18 @@ impl Workspace {
         self.packages.iter().find(|package| package.dir == dir)
     }
 
+    /// The path of a binary that was built in the development profile, `cargo build --workspace --bins`.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn built(&self, name: &str) -> Result<PathBuf, Failure> {
+        let path = self.target.join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+        if path.is_file() {
+            return Ok(path);
+        }
+        Err(Failure::new(format!("{} is not built: `cargo build --workspace --bins` makes it", path.display())))
+    }
+
     fn parse(value: &Value) -> Result<Self, Failure> {
         let mut packages = list(value, "packages")?.iter().map(package).collect::<Result<Vec<_>, _>>()?;
         packages.sort_by(|a, b| a.name.cmp(&b.name));
@@ -185,6 +197,13 @@ mod tests {
         assert_eq!(own.name, "xtask");
         assert!(own.has_target("bin"));
         assert!(own.dependencies.iter().any(|line| line.name == "toml" && line.kind == DependencyKind::Normal));
+    }
+
+    #[test]
+    fn a_binary_that_is_not_built_is_refused_with_the_way_to_build_it() {
+        let workspace = Workspace::read(&root()).expect("metadata of this workspace");
+        let failure = workspace.built("no-such-binary").expect_err("it is not built");
+        assert!(failure.to_string().contains("cargo build --workspace --bins"), "{failure}");
     }
 
     #[test]
