@@ -1,1 +1,17 @@
-//! amc-sandbox.
+//! Starting an agent: a clean environment, captured streams, the exit status passed on.
+//!
+//! This crate holds no key and decides no tier. It starts a process, copies its streams while it
+//! records them, and reports its end. The bare start is here; containment comes beside it.
+
+pub mod command;
+pub mod environment;
+pub mod process;
+pub mod recorder;
+pub mod redact;
+pub mod stage;
+mod terminal;
+
+pub use command::{Executable, ResolveError};
+pub use environment::{Environment, Routes};
+pub use process::{Launch, LaunchError};
+pub use recorder::{Recorder, RecorderError};

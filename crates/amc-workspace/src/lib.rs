@@ -4,12 +4,14 @@
 //! No key is here and no network: sockets are Unix sockets under `run/`. Every process of AMC that
 //! opens a home goes through this crate, so that a file has one place and one check.
 
+pub mod answer;
 pub mod clock;
 pub mod config;
 pub mod home;
 pub mod protocol;
 pub mod signed;
 
+pub use answer::{Answer, Exit, Failure};
 pub use clock::SystemClock;
 pub use config::{AmcConfig, GatewayConfig, Provider};
 pub use home::{Home, HomeError};

@@ -1,0 +1,164 @@
+//! How every command answers: one JSON object with `--json`, text for people without it, and the
+//! exit code.
+//!
+//! `{"ok": bool, "command": "bundle verify", "findings": [...], "data": {...}}`; exit 0 done or the
+//! verdict is good, 1 the verdict is bad, 2 the call or its input is wrong, 3 not possible now.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use amc_core::Finding;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Why a command ends as it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or the verdict is good.
+    Good,
+    /// The verdict is bad.
+    Bad,
+    /// The call or its input is wrong.
+    Wrong,
+    /// Not possible now.
+    Unable,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Good => 0,
+            Exit::Bad => 1,
+            Exit::Wrong => 2,
+            Exit::Unable => 3,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// What a command has to say.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// Findings, in order.
+    pub findings: Vec<Finding>,
+    /// `data` of the JSON object.
+    pub data: Value,
+    /// The text for people, with a final newline.
+    pub text: String,
+    /// Whether the verdict is bad although nothing failed (a run that is INVALID, a gate that denies).
+    pub bad: bool,
+}
+
+impl Answer {
+    /// An answer of data and text.
+    ///
+    /// # Panics
+    /// When `data` does not serialise, which plain structs of ours do.
+    pub fn new<D: Serialize>(data: &D, text: impl Into<String>) -> Self {
+        let data = serde_json::to_value(data).expect("answers are plain structs");
+        Answer { data, text: text.into(), ..Answer::default() }
+    }
+
+    /// Whether every check passed.
+    pub fn is_ok(&self) -> bool {
+        !self.bad && !self.findings.iter().any(Finding::is_error)
+    }
+}
+
+/// A command that could not be carried out: a sentence for the person, and how it ends.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// How the process ends.
+    pub exit: Exit,
+    /// Findings that explain it, where a code fits.
+    pub findings: Vec<Finding>,
+    /// What happened and what to do next.
+    pub message: String,
+}
+
+impl Failure {
+    /// The call or its input is wrong.
+    pub fn wrong(message: impl ToString) -> Self {
+        Failure { exit: Exit::Wrong, findings: Vec::new(), message: message.to_string() }
+    }
+
+    /// Not possible now.
+    pub fn unable(message: impl ToString) -> Self {
+        Failure { exit: Exit::Unable, findings: Vec::new(), message: message.to_string() }
+    }
+
+    /// The verdict is bad.
+    pub fn bad(message: impl ToString) -> Self {
+        Failure { exit: Exit::Bad, findings: Vec::new(), message: message.to_string() }
+    }
+
+    /// The same with a finding.
+    #[must_use]
+    pub fn with(mut self, finding: Finding) -> Self {
+        self.findings.push(finding);
+        self
+    }
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    ok: bool,
+    command: &'a str,
+    findings: &'a [Finding],
+    data: &'a Value,
+}
+
+/// Prints an answer or a failure and gives the exit code. The one place where binaries do so.
+pub fn finish(command: &str, json: bool, result: Result<Answer, Failure>) -> ExitCode {
+    let exit = match &result {
+        Ok(answer) if answer.is_ok() => Exit::Good,
+        Ok(_) => Exit::Bad,
+        Err(failure) => failure.exit,
+    };
+    let printed = if json { print_json(command, exit, result) } else { print_text(result) };
+    match printed {
+        // Whoever reads stopped reading; the exit code still tells.
+        Ok(()) | Err(_) => exit.into(),
+    }
+}
+
+fn print_json(command: &str, exit: Exit, result: Result<Answer, Failure>) -> io::Result<()> {
+    let (findings, data) = match result {
+        Ok(answer) => (answer.findings, answer.data),
+        Err(failure) => (failure.findings, serde_json::json!({ "error": failure.message })),
+    };
+    let data = if data.is_null() { serde_json::json!({}) } else { data };
+    let object = Json { ok: exit == Exit::Good, command, findings: &findings, data: &data };
+    writeln!(io::stdout().lock(), "{}", serde_json::to_string(&object).expect("plain values serialise"))
+}
+
+fn print_text(result: Result<Answer, Failure>) -> io::Result<()> {
+    match result {
+        Ok(answer) => {
+            let mut out = io::stdout().lock();
+            out.write_all(answer.text.as_bytes())?;
+            let mut err = io::stderr().lock();
+            answer.findings.iter().try_for_each(|finding| writeln!(err, "{}", finding_line(finding)))
+        }
+        Err(failure) => {
+            let mut err = io::stderr().lock();
+            failure.findings.iter().try_for_each(|finding| writeln!(err, "{}", finding_line(finding)))?;
+            writeln!(err, "amc: {}", failure.message)
+        }
+    }
+}
+
+fn finding_line(finding: &Finding) -> String {
+    let weight = match finding.severity {
+        amc_core::Severity::Error => "error",
+        amc_core::Severity::Warn => "warning",
+        amc_core::Severity::Info => "note",
+    };
+    format!("{weight}: {finding}")
+}
