@@ -212,3 +212,15 @@ fn header() -> [u8; HEADER_BYTES] {
 fn checksum(compartment: &[u8]) -> [u8; CHECKSUM_BYTES] {
     amc_crypto::sha256(&[&header()[..], compartment].concat()).0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_format_page() {
+        let page = include_str!("../../../docs/formats/vault.md");
+        assert_eq!((HEADER_BYTES, PREFIX_BYTES, FILE_BYTES_MAX), (10, 61, 534_764));
+        assert!(page.contains("A file has at most 534,764 bytes"));
+    }
+}

@@ -76,6 +76,15 @@ redacted! {
 }
 
 /// A role's log key: signs events and checkpoints of `<workspace>/evidence` or `<workspace>/audit`.
+///
+/// It cannot be copied:
+///
+/// ```compile_fail,E0599
+/// fn copy(key: &amc_vault::LogKey) -> amc_vault::LogKey {
+///     let copied: amc_vault::LogKey = amc_vault::LogKey::clone(key);
+///     copied
+/// }
+/// ```
 pub struct LogKey(Arc<NamedKey>);
 
 /// The monitor's log key in its other duty: receipts.
@@ -197,6 +206,20 @@ impl AuditorKeys {
             log: LogKey(log),
             witness: WitnessKey::new(Role::Auditor, &contents.workspace, &contents.witness_seed),
         }
+    }
+}
+
+#[cfg(test)]
+impl LogKey {
+    pub(crate) fn for_tests(seed: [u8; 32], origin: &str) -> Self {
+        LogKey(Arc::new(NamedKey::new(&Secret32::copy_of(&seed), origin.to_owned(), KeyKind::Ed25519)))
+    }
+}
+
+#[cfg(test)]
+impl WitnessKey {
+    pub(crate) fn for_tests(seed: [u8; 32], name: &str, role: Role) -> Self {
+        WitnessKey { role, key: NamedKey::new(&Secret32::copy_of(&seed), name.to_owned(), KeyKind::Cosignature) }
     }
 }
 

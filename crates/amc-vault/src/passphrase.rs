@@ -8,6 +8,14 @@ use zeroize::{Zeroize as _, Zeroizing};
 pub const PASSPHRASE_BYTES_MAX: usize = 1024;
 
 /// A passphrase as the person gave it. The bytes count as they are; no Unicode normalisation.
+///
+/// It cannot be copied:
+///
+/// ```compile_fail,E0599
+/// fn copy(passphrase: &amc_vault::Passphrase) -> amc_vault::Passphrase {
+///     amc_vault::Passphrase::clone(passphrase)
+/// }
+/// ```
 pub struct Passphrase(Zeroizing<Vec<u8>>);
 
 /// A passphrase that is none.
