@@ -17,6 +17,7 @@
 mod error;
 mod reader;
 mod verify;
+pub mod witness;
 mod writer;
 
 pub use error::{AppendError, IndexError, OpenError, ReadError};

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod clock;
 pub mod config;
 pub mod home;
+pub mod passphrase;
 pub mod protocol;
 pub mod signed;
 

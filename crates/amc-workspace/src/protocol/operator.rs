@@ -38,6 +38,8 @@ pub enum OperatorRequest {
     },
     /// Cosign a checkpoint of the audit log (as in C2SP tlog-witness).
     Cosign(CosignRequest),
+    /// This connection is about to end; answered with [`OperatorReply::Left`].
+    Leave,
     /// Finish what is under way and stop.
     Shutdown,
 }
@@ -104,6 +106,11 @@ pub enum OperatorReply {
     CosignConflict {
         /// The size it has.
         size: u64,
+    },
+    /// Goodbye; whether the monitor stops now because nobody else uses it.
+    Left {
+        /// It stops.
+        stopping: bool,
     },
     /// Done.
     Done,
