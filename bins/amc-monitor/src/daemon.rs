@@ -1,0 +1,214 @@
+//! The monitor as a process: sockets, threads, and an orderly end.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use amc_core::kinds::{ConfigLoaded, MonitorStarted, MonitorStopped, SessionOutcome};
+use amc_core::{SOFTWARE, Tier};
+use amc_evidence::{Draft, LogState};
+use amc_ledger::AppendError;
+use amc_workspace::home::HomeError;
+use amc_workspace::{Answer, Failure, SignedFile};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::sessions::Sessions;
+use crate::unlock::{Opening, Unlocked};
+use crate::{channels, gateway, operator};
+
+/// A running monitor, shared by its threads.
+pub(crate) struct Daemon {
+    pub(crate) core: Unlocked,
+    pub(crate) sessions: Sessions,
+    gateway_listen: Mutex<Option<String>>,
+    configs: Mutex<BTreeMap<String, ConfigLoaded>>,
+    witnessing: Mutex<()>,
+    while_used: bool,
+    users: AtomicUsize,
+    stopping: AtomicBool,
+    stop: Sender<()>,
+}
+
+impl Daemon {
+    pub(crate) fn gateway_listen(&self) -> Option<String> {
+        self.gateway_listen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_gateway_listen(&self, listen: Option<String>) {
+        *self.gateway_listen.lock().unwrap_or_else(PoisonError::into_inner) = listen;
+    }
+
+    /// Loads and judges a configuration file, and records it unless it is the one recorded last.
+    pub(crate) fn load_config(&self, path: &str) -> Result<SignedFile, ConfigFailure> {
+        let core = &self.core;
+        let keys = core.home.auditor_keys(&core.policy)?;
+        let file = SignedFile::load(&core.home, path, None, &keys)?;
+        let loaded = file.loaded();
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if configs.get(path) != Some(&loaded) {
+            core.writer.append(Draft::new(Tier::Observed, loaded.clone()), None)?;
+            configs.insert(path.to_owned(), loaded);
+        }
+        Ok(file)
+    }
+
+    /// Held while a cosignature is compared, recorded and made.
+    pub(crate) fn witnessing(&self) -> MutexGuard<'_, ()> {
+        self.witnessing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the main thread to stop; once is enough.
+    pub(crate) fn stop(&self) {
+        if !self.stopping.swap(true, Ordering::SeqCst) {
+            // The receiver lives as long as the process.
+            let _ = self.stop.send(());
+        }
+    }
+
+    /// A connection is about to end; whether the monitor ends with it.
+    pub(crate) fn leaves(&self) -> bool {
+        self.while_used && self.users.load(Ordering::SeqCst) == 1
+    }
+
+    fn arrived(&self) {
+        self.users.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn left(&self) {
+        if self.users.fetch_sub(1, Ordering::SeqCst) == 1 && self.while_used {
+            self.stop();
+        }
+    }
+}
+
+/// A configuration file that could not be loaded, or whose loading could not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigFailure {
+    /// The file or the trust policy cannot be read.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The log takes nothing.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Unlocks, listens, says so on one line of standard output, and works until told to stop.
+pub(crate) fn start(opening: &Opening, while_used: bool) -> Result<Answer, Failure> {
+    let core = opening.unlock()?;
+    let (stop, stopped) = channel();
+    let operators = bind(&core.home.monitor_socket())?;
+    let gateways = bind(&core.home.gateway_socket())?;
+    watch_signals(stop.clone())?;
+    let daemon = Arc::new(Daemon {
+        core,
+        sessions: Sessions::default(),
+        gateway_listen: Mutex::new(None),
+        configs: Mutex::new(BTreeMap::new()),
+        witnessing: Mutex::new(()),
+        while_used,
+        users: AtomicUsize::new(0),
+        stopping: AtomicBool::new(false),
+        stop,
+    });
+    record_start(&daemon)?;
+    accept(
+        Arc::clone(&daemon),
+        operators,
+        |daemon, stream| {
+            operator::serve(daemon, &stream);
+            daemon.left();
+        },
+        Daemon::arrived,
+    );
+    accept(Arc::clone(&daemon), gateways, gateway::serve, |_| {});
+    say_ready(&daemon);
+    wait(&stopped);
+    finish(&daemon)
+}
+
+fn bind(path: &std::path::Path) -> Result<UnixListener, Failure> {
+    let describe = |error| Failure::unable(format!("cannot listen at {}: {error}", path.display()));
+    channels::listen(path).map_err(describe)
+}
+
+fn watch_signals(stop: Sender<()>) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::unable)?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            if stop.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Which configuration was in force when: the first events after every start.
+fn record_start(daemon: &Daemon) -> Result<(), Failure> {
+    let core = &daemon.core;
+    let started = MonitorStarted { software: SOFTWARE.to_owned() };
+    core.writer.append(Draft::new(Tier::Observed, started), None).map_err(Failure::unable)?;
+    for path in ["amc.yaml", "gateway.yaml"] {
+        daemon.load_config(path).map_err(Failure::wrong)?;
+    }
+    core.writer.publish().map_err(Failure::unable)?;
+    Ok(())
+}
+
+fn accept(
+    daemon: Arc<Daemon>,
+    listener: UnixListener,
+    serve: impl Fn(&Arc<Daemon>, UnixStream) + Send + Copy + 'static,
+    arrived: impl Fn(&Daemon) + Send + 'static,
+) {
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if daemon.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            if !channels::is_trusted(&stream) {
+                continue;
+            }
+            arrived(&daemon);
+            let daemon = Arc::clone(&daemon);
+            thread::spawn(move || serve(&daemon, stream));
+        }
+    });
+}
+
+fn say_ready(daemon: &Daemon) {
+    let line = json!({ "ready": true, "pid": std::process::id(), "home": daemon.core.home.root() });
+    let mut out = std::io::stdout().lock();
+    // Whoever started us may have left; we work all the same.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn wait(stopped: &Receiver<()>) {
+    // An error means that no sender is left, which is a reason to stop too.
+    let _ = stopped.recv();
+}
+
+fn finish(daemon: &Daemon) -> Result<Answer, Failure> {
+    daemon.stopping.store(true, Ordering::SeqCst);
+    let core = &daemon.core;
+    for session in daemon.sessions.ids() {
+        daemon
+            .sessions
+            .seal(&core.writer, session, SessionOutcome::Interrupted)
+            .map_err(|error| Failure::unable(error.to_string()))?;
+    }
+    let events = core.writer.with_state(LogState::size);
+    core.writer.append(Draft::new(Tier::Observed, MonitorStopped { events }), None).map_err(Failure::unable)?;
+    core.writer.publish().map_err(Failure::unable)?;
+    for socket in [core.home.monitor_socket(), core.home.gateway_socket()] {
+        // A socket file that stays is replaced at the next start.
+        let _ = std::fs::remove_file(socket);
+    }
+    Ok(Answer::default())
+}

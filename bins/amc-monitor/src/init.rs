@@ -1,0 +1,60 @@
+//! The monitor's part of a new home: its compartment of the vault and the evidence log.
+
+use std::sync::Arc;
+
+use amc_core::kinds::{LogOpened, Role};
+use amc_core::{SOFTWARE, WorkspaceName};
+use amc_crypto::signer::{CheckpointSigner, Cosigner as _, EventSigner as _};
+use amc_ledger::Signers;
+use amc_vault::{ScryptParams, Vault};
+use amc_workspace::home::{Home, HomeError};
+use amc_workspace::{Answer, Failure, SystemClock};
+use serde::Serialize;
+
+use crate::unlock::{Opening, open_failure, vault_failure};
+
+#[derive(Serialize)]
+struct Created {
+    home: String,
+    workspace: WorkspaceName,
+    log_key: String,
+    witness_key: String,
+}
+
+pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Failure> {
+    let root = opening.home.clone().ok_or_else(|| Failure::wrong("init needs --home DIR"))?;
+    let home = match Home::create(&root) {
+        Ok(home) => home,
+        // `amc-auditor init` has made it and calls this for its monitor.
+        Err(HomeError::Exists(_)) => Home::open(&root).map_err(Failure::wrong)?,
+        Err(error) => return Err(Failure::wrong(error)),
+    };
+    let vault = Vault::at(home.vault(), name.clone());
+    let passphrase = opening.passphrase(true)?;
+    let made = if home.vault().exists() {
+        vault.add_compartment(Role::Monitor, &passphrase, ScryptParams::default())
+    } else {
+        vault.create(Role::Monitor, &passphrase, ScryptParams::default())
+    };
+    let (log, witness) = made.map_err(|error| vault_failure(&error))?.into_log_and_witness();
+    let opened = LogOpened {
+        origin: log.origin().to_owned(),
+        role: Role::Monitor,
+        log_public: log.public_key().to_digest(),
+        witness_public: witness.verifier_key().public().to_digest(),
+        software: SOFTWARE.to_owned(),
+        predecessor: None,
+    };
+    let log_key = CheckpointSigner::verifier_key(&log).to_string();
+    let log = Arc::new(log);
+    let signers = Signers { event: log.clone(), checkpoint: log };
+    let clock = SystemClock::new().map_err(Failure::unable)?;
+    amc_ledger::create(&home.log(Role::Monitor), opened, &signers, &clock).map_err(open_failure)?;
+    let created = Created {
+        home: home.root().display().to_string(),
+        workspace: name.clone(),
+        log_key: log_key.clone(),
+        witness_key: witness.verifier_key().to_string(),
+    };
+    Ok(Answer::new(&created, format!("Created the monitor of {name} with the log key {log_key}\n")))
+}

@@ -1,0 +1,130 @@
+//! The operator's channel: sessions that `amc wrap` opens, what it observes, and their seals.
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use amc_core::kinds::{Fields, SessionOutcome};
+use amc_core::{SessionId, Tier};
+use amc_evidence::Draft;
+use amc_ledger::witness::{self, Submission, WitnessError};
+use amc_workspace::protocol::gateway::CapturedPayload;
+use amc_workspace::protocol::operator::{
+    CosignRequest, MonitorStatus, OperatorReply, OperatorRequest, ProcessFields, SessionOpened, SessionRequest,
+    SessionSealed,
+};
+use amc_workspace::protocol::{PROTOCOL_VERSION, Refusal};
+
+use crate::channels;
+use crate::daemon::Daemon;
+use crate::sessions::refusal;
+use crate::unlock::now_s;
+
+/// Serves one connection; sessions that it leaves open are sealed as interrupted.
+pub(crate) fn serve(daemon: &Arc<Daemon>, stream: &UnixStream) {
+    let mut own = BTreeSet::new();
+    channels::serve(stream, |request| answer(daemon, &mut own, request).unwrap_or_else(OperatorReply::Refused));
+    for session in own {
+        // A log that stopped is told by the next command; the session then stays open and is found so.
+        let _ = daemon.sessions.seal(&daemon.core.writer, session, SessionOutcome::Interrupted);
+    }
+    let _ = daemon.core.writer.publish();
+}
+
+fn answer(
+    daemon: &Arc<Daemon>,
+    own: &mut BTreeSet<SessionId>,
+    request: OperatorRequest,
+) -> Result<OperatorReply, Refusal> {
+    match request {
+        OperatorRequest::Hello { protocol: PROTOCOL_VERSION } => Ok(OperatorReply::Welcome),
+        OperatorRequest::Hello { protocol } => Err(Refusal::Invalid(format!(
+            "this monitor speaks protocol {PROTOCOL_VERSION}, not {protocol}; use binaries of one release"
+        ))),
+        OperatorRequest::Status => Ok(OperatorReply::Status(status(daemon))),
+        OperatorRequest::OpenSession(request) => open(daemon, own, request),
+        OperatorRequest::Record { session, fields, payload } => record(daemon, own, session, fields, payload),
+        OperatorRequest::SealSession { session, outcome } => seal(daemon, own, session, outcome),
+        OperatorRequest::Cosign(request) => cosign(daemon, request),
+        OperatorRequest::Leave => Ok(OperatorReply::Left { stopping: daemon.leaves() }),
+        OperatorRequest::Shutdown => {
+            daemon.stop();
+            Ok(OperatorReply::Done)
+        }
+    }
+}
+
+fn status(daemon: &Daemon) -> MonitorStatus {
+    MonitorStatus {
+        pid: std::process::id(),
+        events: daemon.core.writer.with_state(amc_evidence::LogState::size),
+        open_sessions: daemon.sessions.ids(),
+        gateway_listen: daemon.gateway_listen(),
+    }
+}
+
+fn open(daemon: &Daemon, own: &mut BTreeSet<SessionId>, request: SessionRequest) -> Result<OperatorReply, Refusal> {
+    let opened = daemon.sessions.open(&daemon.core.writer, &daemon.core.clock, request)?;
+    own.insert(opened.session);
+    let (session, number) = (opened.session, opened.number);
+    Ok(OperatorReply::SessionOpened(SessionOpened { session, number, lease_token: opened.token }))
+}
+
+fn record(
+    daemon: &Daemon,
+    own: &BTreeSet<SessionId>,
+    session: SessionId,
+    fields: ProcessFields,
+    payload: Option<CapturedPayload>,
+) -> Result<OperatorReply, Refusal> {
+    let agent = own.contains(&session).then(|| daemon.sessions.agent_of(session)).flatten();
+    let agent = agent.ok_or_else(|| Refusal::LeaseInvalid(format!("session {session} is not open here")))?;
+    let fields: Fields = match fields {
+        ProcessFields::Environment(fields) => fields.into(),
+        ProcessFields::Output(fields) => fields.into(),
+        ProcessFields::Exit(fields) => fields.into(),
+    };
+    let mut draft = Draft::in_session(agent, session, Tier::Observed, fields);
+    let mut bytes = None;
+    if let Some(captured) = payload {
+        let (reference, stored) = channels::payload(captured)?;
+        draft = draft.with_payload(reference);
+        bytes = stored;
+    }
+    let appended = daemon.core.writer.append(draft, bytes).map_err(refusal)?;
+    Ok(OperatorReply::Recorded { index: appended.index })
+}
+
+fn seal(
+    daemon: &Daemon,
+    own: &mut BTreeSet<SessionId>,
+    session: SessionId,
+    outcome: SessionOutcome,
+) -> Result<OperatorReply, Refusal> {
+    if !own.contains(&session) {
+        return Err(Refusal::LeaseInvalid(format!("session {session} is not open here")));
+    }
+    let appended = daemon.sessions.seal(&daemon.core.writer, session, outcome)?;
+    own.remove(&session);
+    let note = daemon.core.writer.publish().map_err(refusal)?;
+    let events = u64::from(appended.event.session_seq) + 1;
+    Ok(OperatorReply::Sealed(SessionSealed { events, checkpoint: note.to_string() }))
+}
+
+fn cosign(daemon: &Daemon, request: CosignRequest) -> Result<OperatorReply, Refusal> {
+    let invalid = |error: &dyn std::fmt::Display| Refusal::Invalid(error.to_string());
+    let note = amc_crypto::Note::parse(request.note.as_bytes()).map_err(|error| invalid(&error))?;
+    let submission = Submission { note, old_size: request.old_size, proof: request.proof };
+    let core = &daemon.core;
+    let one_at_a_time = daemon.witnessing();
+    let result = witness::cosign(&core.writer, &core.witness, &core.policy, submission, now_s(&core.clock));
+    drop(one_at_a_time);
+    match result {
+        Ok(note) => {
+            core.writer.publish().map_err(refusal)?;
+            Ok(OperatorReply::Cosigned { note: note.to_string() })
+        }
+        Err(WitnessError::Conflict { size }) => Ok(OperatorReply::CosignConflict { size }),
+        Err(error) => Err(invalid(&error)),
+    }
+}
