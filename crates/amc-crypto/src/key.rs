@@ -1,7 +1,7 @@
 //! Ed25519 public keys and signatures (RFC 8032), verified strictly.
 //!
-//! "Strict" refuses small-order and non-canonical points and scalars, so one message under one key
-//! has one signature and no key verifies everything.
+//! "Strict" refuses small-order and non-canonical points and scalars, so nobody can turn a signature
+//! into another one for the same message and key, and no key verifies everything.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use amc_core::Digest;
 use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// An Ed25519 public key that is a proper point of the prime-order group's size.
+/// An Ed25519 public key: a point in its one encoding, and not of small order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey(VerifyingKey);
 

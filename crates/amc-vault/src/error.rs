@@ -22,7 +22,7 @@ pub enum VaultError {
     #[error("{} is not a regular file; the vault has to stand there itself", .0.display())]
     NotAFile(PathBuf),
     /// The file or its directory is open to others than its owner.
-    #[error("VAULT_PERMISSIONS: {} has mode {mode:04o} and must be closed to others: chmod {wanted:o} '{}'", path.display(), path.display())]
+    #[error("{} has mode {mode:04o} and has to be closed to others: chmod {wanted:o} '{}'", path.display(), path.display())]
     Permissions {
         /// The file or directory.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum VaultError {
         wanted: u32,
     },
     /// The bytes are not those of a vault, or a checksum does not hold.
-    #[error("VAULT_DAMAGED: {}: {what}; put back a copy of the file", path.display())]
+    #[error("the vault {} is damaged: {what}; put back a copy of the file", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum VaultError {
         version: u16,
     },
     /// The cost parameters in the file are outside what is accepted.
-    #[error("VAULT_DAMAGED: the {role}'s compartment of {} asks for {params}, outside the accepted range ({range})", path.display())]
+    #[error("the {role}'s compartment of {} asks for {params}, outside the accepted range ({range})", path.display())]
     Cost {
         /// The file.
         path: PathBuf,
@@ -76,7 +76,7 @@ pub enum VaultError {
         role: Role,
     },
     /// The authenticated decryption failed.
-    #[error("VAULT_LOCKED: the {role}'s compartment of {} did not open: the passphrase is wrong or the compartment was altered", path.display())]
+    #[error("the {role}'s compartment of {} did not open: the passphrase is wrong or the compartment was altered", path.display())]
     WrongPassphrase {
         /// The file.
         path: PathBuf,
