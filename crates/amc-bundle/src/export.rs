@@ -1,0 +1,291 @@
+//! Writing a bundle: which events, which files, one multiproof per log, and a signed manifest.
+//!
+//! The caller has verified what it passes in (events are [`VerifiedEvent`]s). What is chosen from
+//! them is what [`amc_scoring`] says that it reads, no event more.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use amc_core::Digest;
+use amc_core::kinds::{Fields, LogHead};
+use amc_crypto::dsse::Envelope;
+use amc_crypto::hash::BodyHasher;
+use amc_crypto::merkle::{HashReader, multiproof, verify_multiproof};
+use amc_crypto::signer::StatementSigner;
+use amc_crypto::{Checkpoint, Note};
+use amc_evidence::VerifiedEvent;
+use amc_scoring::{Report, render};
+
+use crate::archive::ArchiveWriter;
+use crate::error::ExportError;
+use crate::manifest::{BUNDLE_VERSION, BundlePredicate, Manifest, MemberEntry, Payloads};
+use crate::{member, payloads, records};
+
+/// One log's side of a bundle.
+#[derive(Debug, Clone, Copy)]
+pub struct LogPart<'a, T> {
+    /// Verified events in log order: all of the slice, or at least those that the score reads.
+    pub events: &'a [VerifiedEvent],
+    /// The cosigned checkpoint that the proof leads to.
+    pub checkpoint: &'a Note,
+    /// Where the tree's hashes are read from; it has at least the checkpoint's size.
+    pub tree: &'a T,
+}
+
+/// A file with its signature.
+#[derive(Debug, Clone, Copy)]
+pub struct SignedBytes<'a> {
+    /// Workspace-relative path.
+    pub path: &'a str,
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// The `.sig` beside it, where there is one.
+    pub signature: Option<&'a [u8]>,
+}
+
+/// Everything that goes into a bundle.
+#[derive(Debug, Clone, Copy)]
+pub struct ExportInput<'a, E, A> {
+    /// The report, as sealed.
+    pub report: &'a Report,
+    /// Its seal.
+    pub seal: &'a Envelope,
+    /// The evidence log; the checkpoint is the one that the report names.
+    pub evidence: LogPart<'a, E>,
+    /// The audit log; the checkpoint covers the run's own entry.
+    pub audit: LogPart<'a, A>,
+    /// The question bank, path `bank.toml`.
+    pub bank: SignedBytes<'a>,
+    /// Configurations in force for the run, at versions that the audit slice records.
+    pub configs: &'a [SignedBytes<'a>],
+    /// The claims file, where the run had one.
+    pub claims: Option<&'a [u8]>,
+    /// The target profile, where the run had one.
+    pub target: Option<SignedBytes<'a>>,
+    /// The issuer's trust policy, for reading.
+    pub trust_policy: &'a [u8],
+    /// Whether payloads go along.
+    pub payloads: Payloads,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportSummary {
+    /// Bytes of the bundle.
+    pub bytes: u64,
+    /// Members, the manifest counted.
+    pub members: usize,
+    /// Evidence events.
+    pub evidence_events: usize,
+    /// Audit events.
+    pub audit_events: usize,
+    /// Payloads that go along.
+    pub payloads: usize,
+    /// Payloads that events name and the store no longer has.
+    pub payloads_absent: usize,
+}
+
+/// Gives a stored payload by digest, or `None` when it is gone.
+pub type PayloadSource<'a> = dyn FnMut(&Digest) -> io::Result<Option<Vec<u8>>> + 'a;
+
+/// Writes a bundle. `spool` is scratch space (an empty temporary file) for the packed payloads,
+/// whose digest must stand in the manifest before them.
+///
+/// # Errors
+/// [`ExportError`] when pieces do not belong together or something cannot be read, signed or written.
+pub fn export<E, A>(
+    input: &ExportInput<'_, E, A>,
+    payload: &mut PayloadSource<'_>,
+    signer: &dyn StatementSigner,
+    spool: &mut (impl Read + Write + Seek),
+    out: impl Write,
+) -> Result<ExportSummary, ExportError>
+where
+    E: HashReader<Error: Display>,
+    A: HashReader<Error: Display>,
+{
+    let report = input.report;
+    let evidence = choose_evidence(input)?;
+    let audit = choose_audit(input)?;
+    let mut files = Files::default();
+    files.log(
+        &evidence,
+        &input.evidence,
+        member::EVIDENCE_EVENTS,
+        member::EVIDENCE_PROOF,
+        member::EVIDENCE_CHECKPOINT,
+    )?;
+    files.log(&audit, &input.audit, member::AUDIT_EVENTS, member::AUDIT_PROOF, member::AUDIT_CHECKPOINT)?;
+    files.run(input);
+
+    let wanted = payloads::wanted(evidence.iter().copied())?;
+    let mut packed = None;
+    let mut absent = Vec::new();
+    if input.payloads == Payloads::Included {
+        let mut sink = Hashing { inner: &mut *spool, hasher: BodyHasher::new() };
+        let written = payloads::write(&wanted, payload, &mut sink)?;
+        let (sha256, size) = sink.hasher.finish();
+        absent = written.absent;
+        let name = member::EVIDENCE_PAYLOADS.to_owned();
+        packed = Some((MemberEntry { name, size, unpacked: Some(written.unpacked) }, sha256));
+    }
+
+    let mut listed: Vec<(MemberEntry, Digest)> = files.0.iter().map(|(name, bytes)| list(name, bytes)).collect();
+    listed.extend(packed);
+    listed.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    let (members, digests): (Vec<_>, Vec<_>) = listed.into_iter().unzip();
+    let payloads_absent = absent.len();
+    let predicate = BundlePredicate {
+        version: BUNDLE_VERSION,
+        workspace: report.workspace.clone(),
+        agent: report.agent.clone(),
+        run_id: report.run_id.clone(),
+        issuer: report.audit.origin.clone(),
+        payloads: input.payloads,
+        payloads_absent: absent,
+        members,
+    };
+    let manifest = signer.sign_statement(&Manifest::statement(&predicate, &digests))?.to_json();
+    // Whatever a reader would refuse of a manifest is refused here already.
+    Manifest::peek(manifest.as_bytes()).map_err(|error| ExportError::Inconsistent(error.to_string()))?;
+
+    let mut archive = ArchiveWriter::new(out);
+    archive.append(member::MANIFEST, manifest.len() as u64, &mut manifest.as_bytes())?;
+    spool.seek(SeekFrom::Start(0)).map_err(ExportError::Spool)?;
+    for entry in &predicate.members {
+        match files.0.get(&entry.name) {
+            Some(bytes) => archive.append(&entry.name, entry.size, &mut bytes.as_ref())?,
+            None => archive.append(&entry.name, entry.size, spool)?,
+        }
+    }
+    Ok(ExportSummary {
+        bytes: archive.finish()?,
+        members: predicate.members.len() + 1,
+        evidence_events: evidence.len(),
+        audit_events: audit.len(),
+        payloads: if input.payloads == Payloads::Included { wanted.len() - payloads_absent } else { 0 },
+        payloads_absent,
+    })
+}
+
+fn list(name: &str, bytes: &[u8]) -> (MemberEntry, Digest) {
+    let entry = MemberEntry { name: name.to_owned(), size: bytes.len() as u64, unpacked: None };
+    (entry, amc_crypto::sha256(bytes))
+}
+
+/// The events of the slice that the score reads.
+fn choose_evidence<'a, E, A>(input: &ExportInput<'a, E, A>) -> Result<Vec<&'a VerifiedEvent>, ExportError> {
+    let report = input.report;
+    if checkpoint_of(input.evidence.checkpoint)? != report.evidence {
+        let what = "the evidence checkpoint is not the one that the report names";
+        return Err(ExportError::Inconsistent(what.into()));
+    }
+    let as_of = report.as_of_ns().ok_or_else(|| ExportError::Inconsistent("the report's as_of is no time".into()))?;
+    let slice = || input.evidence.events.iter().filter(|record| record.event.index < report.evidence.size);
+    let chosen = amc_scoring::select_evidence(&report.agent, as_of, report.window_s, slice().map(|record| &**record));
+    Ok(slice().filter(|record| chosen.contains(&record.event.index)).collect())
+}
+
+/// The audit events of the slice that the score reads, and the run's own entry.
+fn choose_audit<'a, E, A>(input: &ExportInput<'a, E, A>) -> Result<Vec<&'a VerifiedEvent>, ExportError> {
+    let report = input.report;
+    let head = checkpoint_of(input.audit.checkpoint)?;
+    let events = input.audit.events;
+    let slice = || events.iter().filter(|record| record.event.index < report.audit.size);
+    let chosen = amc_scoring::select_audit(&report.agent, slice().map(|record| &**record));
+    let own = events.iter().find(|record| {
+        record.event.index >= report.audit.size
+            && matches!(&record.fields, Some(Fields::RunRecorded(run)) if run.run_id == report.run_id)
+    });
+    let own = own.filter(|record| record.event.index < head.size).ok_or(ExportError::RunNotCovered)?;
+    Ok(slice().filter(|record| chosen.contains(&record.event.index)).chain([own]).collect())
+}
+
+fn checkpoint_of(note: &Note) -> Result<LogHead, ExportError> {
+    let Checkpoint { origin, size, root } =
+        Checkpoint::parse(note.text()).map_err(|error| ExportError::Inconsistent(error.to_string()))?;
+    Ok(LogHead { origin, size, root })
+}
+
+/// Members that are small enough for memory, by name.
+#[derive(Default)]
+struct Files<'a>(BTreeMap<String, std::borrow::Cow<'a, [u8]>>);
+
+impl<'a> Files<'a> {
+    fn add(&mut self, name: impl Into<String>, bytes: impl Into<std::borrow::Cow<'a, [u8]>>) {
+        self.0.insert(name.into(), bytes.into());
+    }
+
+    fn signed(&mut self, name: String, file: &SignedBytes<'a>) {
+        if let Some(signature) = file.signature {
+            self.add(format!("{name}.sig"), signature);
+        }
+        self.add(name, file.bytes);
+    }
+
+    fn run<E, A>(&mut self, input: &ExportInput<'a, E, A>) {
+        self.add(member::REPORT_JSON, input.report.to_bytes());
+        self.add(member::REPORT_MD, render::markdown(input.report).into_bytes());
+        self.add(member::REPORT_HTML, render::html(input.report).into_bytes());
+        self.add(member::SEAL, input.seal.to_json().into_bytes());
+        self.add(member::TRUST_POLICY, input.trust_policy);
+        self.signed(member::BANK.to_owned(), &input.bank);
+        for config in input.configs {
+            self.signed(format!("{}{}", member::CONFIG_DIR, config.path), config);
+        }
+        if let Some(claims) = input.claims {
+            self.add(member::CLAIMS, claims);
+        }
+        if let Some(target) = &input.target {
+            self.signed(format!("{}{}", member::TARGET_DIR, target.path), target);
+        }
+    }
+
+    fn log<T: HashReader<Error: Display>>(
+        &mut self,
+        chosen: &[&VerifiedEvent],
+        part: &LogPart<'a, T>,
+        events: &str,
+        proof: &str,
+        checkpoint: &str,
+    ) -> Result<(), ExportError> {
+        let head = checkpoint_of(part.checkpoint)?;
+        let log = head.origin.clone();
+        let indices: Vec<u64> = chosen.iter().map(|record| record.event.index).collect();
+        if indices.is_empty() || !indices.is_sorted_by(|a, b| a < b) || indices.iter().any(|index| *index >= head.size)
+        {
+            let what = format!("the events of {log} are none, out of order or beyond its checkpoint");
+            return Err(ExportError::Inconsistent(what));
+        }
+        let hashes = multiproof(part.tree, &indices, head.size);
+        let hashes = hashes.map_err(|error| ExportError::Tree { log: log.clone(), why: error.to_string() })?;
+        let leaves: Vec<Digest> = chosen.iter().map(|record| record.hash).collect();
+        verify_multiproof(&indices, &leaves, head.size, &hashes, &head.root)
+            .map_err(|source| ExportError::Proof { log, source })?;
+        let mut bytes = Vec::new();
+        chosen.iter().for_each(|record| records::write_event(&mut bytes, &record.signed));
+        self.add(events, bytes);
+        self.add(proof, records::write_proof(&hashes));
+        self.add(checkpoint, part.checkpoint.to_string().into_bytes());
+        Ok(())
+    }
+}
+
+/// Hashes and counts what is written.
+struct Hashing<W> {
+    inner: W,
+    hasher: BodyHasher,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

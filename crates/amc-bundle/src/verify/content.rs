@@ -1,0 +1,340 @@
+//! What was read of a bundle, and how its pieces are held against each other.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use amc_core::kinds::{Fields, LogHead, Role};
+use amc_core::timestamp::NS_PER_S;
+use amc_core::{Finding, FindingCode};
+use amc_crypto::{
+    Checkpoint, CosignedCheckpoint, Note, PublicKey, TrustPolicy, Verified, VerifierKey, policy as trust,
+};
+use amc_evidence::VerifiedEvent;
+use amc_scoring::{Bank, Claims, Report, SCORER, ScoreInput, Target, score, select_audit, select_evidence};
+
+use super::configs::Configs;
+use super::logs::{LogEvents, check_checkpoint};
+use super::{Halt, Issuer, LogCoverage, Stop, VerifiedBundle, score as recompute, sessions};
+use crate::manifest::{Listed, Manifest};
+use crate::payloads::{self, PayloadError};
+use crate::{member, seal};
+
+/// Everything that was read.
+pub(super) struct Content {
+    pub(super) manifest: Manifest,
+    /// Members that are kept in memory, by name.
+    pub(super) files: BTreeMap<String, Vec<u8>>,
+    policy: TrustPolicy,
+    key: PublicKey,
+    audit: LogEvents,
+    evidence: Option<LogEvents>,
+}
+
+impl Content {
+    /// What the manifest says must fit the key that signed it.
+    pub(super) fn new(manifest: Manifest, key: PublicKey, policy: &TrustPolicy) -> Result<Self, Halt> {
+        let says = &manifest.predicate;
+        let untrusted = |what: String| Halt::new(FindingCode::IssuerUntrusted, member::MANIFEST, what);
+        let audit = pinned(policy, &says.issuer, Role::Auditor).filter(|log| log.public() == key);
+        let audit = audit.ok_or_else(|| untrusted(format!("its key is not pinned as that of {}", says.issuer)))?;
+        if workspace_of(&says.issuer) != says.workspace.as_str() {
+            let what = format!("the issuer {} does not speak for workspace {}", says.issuer, says.workspace);
+            return Err(untrusted(what));
+        }
+        let audit = LogEvents::new(audit, Role::Auditor, member::AUDIT_EVENTS);
+        Ok(Content { files: BTreeMap::new(), policy: policy.clone(), key, audit, evidence: None, manifest })
+    }
+
+    pub(super) fn read_audit(&mut self, source: &mut dyn Read, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+        self.audit.read(source, findings)
+    }
+
+    /// The evidence checkpoint stands before the events in the archive and names their log.
+    pub(super) fn read_evidence(&mut self, source: &mut dyn Read, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+        let bytes = self.files.get(member::EVIDENCE_CHECKPOINT).map_or(&[][..], Vec::as_slice);
+        let checkpoint = Note::parse(bytes).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
+        let refuse = |code, what: String| Stop::Finding(Finding::error(code, member::EVIDENCE_CHECKPOINT, what));
+        let Some(Checkpoint { origin, .. }) = checkpoint else {
+            return Err(refuse(FindingCode::CheckpointInvalid, "it is no signed checkpoint".into()));
+        };
+        let workspace = &self.manifest.predicate.workspace;
+        let log = pinned(&self.policy, &origin, Role::Monitor).filter(|_| workspace_of(&origin) == workspace.as_str());
+        let Some(log) = log else {
+            let what = format!(
+                "{origin:?} is not pinned as an evidence log of workspace {workspace}; if it is one, pin it with \
+                 `amc trust pin FILE`"
+            );
+            return Err(refuse(FindingCode::CheckpointInvalid, what));
+        };
+        let mut events = LogEvents::new(log, Role::Monitor, member::EVIDENCE_EVENTS);
+        events.read(source, findings)?;
+        self.evidence = Some(events);
+        Ok(())
+    }
+
+    pub(super) fn read_payloads(
+        &mut self,
+        source: &mut dyn Read,
+        listed: &Listed,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Stop> {
+        let mut error = |code, what: String| {
+            findings.push(Finding::error(code, member::EVIDENCE_PAYLOADS, what));
+            Ok(())
+        };
+        let events = self.evidence.iter().flat_map(|log| &log.events);
+        let wanted = match payloads::wanted(events) {
+            Ok(wanted) => wanted,
+            Err(wrong) => return error(FindingCode::PayloadHashMismatch, wrong.to_string()),
+        };
+        let unpacked = listed.entry.unpacked.unwrap_or(0);
+        match payloads::check(source, unpacked, &wanted, &self.manifest.predicate.payloads_absent) {
+            Ok(()) => Ok(()),
+            Err(PayloadError::Io(error)) => Err(Stop::Read(error)),
+            Err(wrong @ (PayloadError::Missing(_) | PayloadError::Size(_))) => {
+                error(FindingCode::PayloadMissing, wrong.to_string())
+            }
+            Err(wrong @ PayloadError::Frame(_)) => error(FindingCode::BundleMalformed, wrong.to_string()),
+            Err(wrong) => error(FindingCode::PayloadHashMismatch, wrong.to_string()),
+        }
+    }
+
+    /// Holds the pieces against each other; `None` where a piece is missing that the rest rests on.
+    pub(super) fn judge(self, findings: &mut Vec<Finding>) -> Option<VerifiedBundle> {
+        let evidence =
+            self.evidence.as_ref().expect("every manifest names the evidence events, and all members were read");
+        let audit_checkpoint = self.checkpoint(&self.audit, member::AUDIT_CHECKPOINT, member::AUDIT_PROOF, findings);
+        let evidence_checkpoint =
+            self.checkpoint(evidence, member::EVIDENCE_CHECKPOINT, member::EVIDENCE_PROOF, findings);
+        evidence.check_revoked(revocations(&self.audit.events), findings);
+        self.audit.check_revoked(revocations(&evidence.events), findings);
+        sessions::check(evidence, &self.manifest.predicate.agent, findings);
+
+        let report = self.report(findings)?;
+        if let Some(checkpoint) = &evidence_checkpoint {
+            self.check_slice(&report, &checkpoint.checkpoint, evidence, findings);
+        }
+        self.check_chosen(&report, evidence, findings);
+        let entry = recompute::check_entry(&report, &self.audit.events, findings);
+        if let Err(error) = seal::verify_seal(&self.files[member::SEAL], &report, &[self.key]) {
+            findings.push(Finding::error(FindingCode::RunSealInvalid, member::SEAL, error.to_string()));
+        }
+        let bank = self.check_files(&report, evidence, findings)?;
+        self.check_score(&report, &bank, evidence, findings)?;
+
+        let (audit_checkpoint, evidence_checkpoint) = (audit_checkpoint?, evidence_checkpoint?);
+        let seen_ns = newest_ns(&audit_checkpoint.witnesses);
+        let entry_ns = entry?.event.wall_ns;
+        Some(VerifiedBundle {
+            issuer: Issuer { origin: Some(self.audit.origin().to_owned()), fingerprint: self.key.dsse_key_id() },
+            evidence: coverage(evidence, &evidence_checkpoint),
+            audit: coverage(&self.audit, &audit_checkpoint),
+            recorded_ns: seen_ns.map_or(entry_ns, |seen| seen.min(entry_ns)),
+            level5_not_observed: recompute::level5_not_observed(&report, &evidence.events),
+            payloads: self.manifest.predicate.payloads,
+            payloads_absent: self.manifest.predicate.payloads_absent.len(),
+            report,
+        })
+    }
+
+    /// The checkpoint of a log, when it counts, with the proof checked against it.
+    fn checkpoint(
+        &self,
+        log: &LogEvents,
+        name: &str,
+        proof: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Option<Verified<CosignedCheckpoint>> {
+        match check_checkpoint(&self.files[name], log.origin(), name, &self.policy) {
+            Ok(checkpoint) => {
+                log.check_proof(&checkpoint, proof, &self.files[proof], findings);
+                Some(checkpoint)
+            }
+            Err(finding) => {
+                findings.push(finding);
+                None
+            }
+        }
+    }
+
+    /// The report in its canonical spelling, about the run that the manifest names.
+    fn report(&self, findings: &mut Vec<Finding>) -> Option<Report> {
+        let mut error = |code, what: String| findings.push(Finding::error(code, member::REPORT_JSON, what));
+        let bytes = &self.files[member::REPORT_JSON];
+        let report = match Report::from_bytes(bytes) {
+            Ok(report) => report,
+            Err(_) if scorer_of(bytes).is_some_and(|scorer| scorer != SCORER) => {
+                error(FindingCode::ScorerUnsupported, unsupported(&scorer_of(bytes).unwrap_or_default()));
+                return None;
+            }
+            Err(wrong) => {
+                error(FindingCode::ScoreMismatch, wrong.to_string());
+                return None;
+            }
+        };
+        let says = &self.manifest.predicate;
+        let same = report.run_id == says.run_id && report.agent == says.agent && report.workspace == says.workspace;
+        if !same || report.audit.origin != says.issuer {
+            let what = "its run, agent, workspace or audit log is not the one that the manifest names";
+            error(FindingCode::BundleMemberMismatch, what.into());
+        }
+        Some(report)
+    }
+
+    /// The run covers the evidence log up to exactly the checkpoint that is here.
+    fn check_slice(&self, report: &Report, at: &Checkpoint, evidence: &LogEvents, findings: &mut Vec<Finding>) {
+        let Checkpoint { origin, size, root } = at.clone();
+        if report.evidence != (LogHead { origin, size, root }) {
+            let what = format!(
+                "the report covers {} events of {}, and the checkpoint that is here is of another state of {}",
+                report.evidence.size,
+                report.evidence.origin,
+                evidence.origin()
+            );
+            findings.push(Finding::error(FindingCode::CheckpointInvalid, member::EVIDENCE_CHECKPOINT, what));
+        }
+    }
+
+    /// The events are exactly those that the score reads, so nothing of anybody else is here.
+    fn check_chosen(&self, report: &Report, evidence: &LogEvents, findings: &mut Vec<Finding>) {
+        let Some(as_of_ns) = report.as_of_ns() else {
+            let what = "its as_of is no time";
+            findings.push(Finding::error(FindingCode::ScoreMismatch, member::REPORT_JSON, what));
+            return;
+        };
+        let all = evidence.events.iter().map(|record| &**record);
+        let chosen = select_evidence(&report.agent, as_of_ns, report.window_s, all);
+        let slice = || self.audit.events.iter().filter(|record| record.event.index < report.audit.size);
+        let chosen_audit = select_audit(&report.agent, slice().map(|record| &**record));
+        let stray = evidence.events.iter().find(|record| !chosen.contains(&record.event.index));
+        let stray_audit = slice().find(|record| !chosen_audit.contains(&record.event.index));
+        for (log, stray) in [(evidence, stray), (&self.audit, stray_audit)] {
+            if let Some(stray) = stray {
+                let what = "this event is not one that the score of this agent and window reads";
+                let subject = log.subject(stray.event.index);
+                findings.push(Finding::error(FindingCode::BundleMemberMismatch, subject, what));
+            }
+        }
+    }
+
+    /// Configurations, target and bank; gives the bank.
+    fn check_files(&self, report: &Report, evidence: &LogEvents, findings: &mut Vec<Finding>) -> Option<Bank> {
+        let keys = [self.key];
+        let configs =
+            Configs { files: &self.files, keys: &keys, audit: &self.audit.events, evidence: &evidence.events };
+        configs.check_all(findings);
+        let bytes = &self.files[member::BANK];
+        // A bank that ships with AMC needs no signature; whether it is allowed, the gate says.
+        let shipped = amc_crypto::sha256(bytes) == amc_crypto::sha256(amc_scoring::SHIPPED_BANK);
+        if !shipped || self.files.contains_key(member::BANK_SIG) {
+            configs.check(member::BANK, member::BANK, None, bytes, findings);
+        }
+        let mut error = |code, what: String| findings.push(Finding::error(code, member::BANK, what));
+        if amc_crypto::sha256(bytes) != report.bank.sha256 {
+            error(FindingCode::ScoreMismatch, "it is not the bank that the report names".into());
+        }
+        match Bank::parse(bytes) {
+            Ok(bank) => Some(bank),
+            Err(wrong) => {
+                error(FindingCode::BundleMalformed, wrong.to_string());
+                None
+            }
+        }
+    }
+
+    /// Scores again and compares bytes: the report's, and those of its pages.
+    fn check_score(
+        &self,
+        report: &Report,
+        bank: &Bank,
+        evidence: &LogEvents,
+        findings: &mut Vec<Finding>,
+    ) -> Option<()> {
+        let mut error = |code, name: &str, what: String| findings.push(Finding::error(code, name, what));
+        if report.scorer != SCORER {
+            error(FindingCode::ScorerUnsupported, member::REPORT_JSON, unsupported(&report.scorer));
+            return None;
+        }
+        let claims = self.files.get(member::CLAIMS).map(|bytes| Claims::parse(bytes, bank)).transpose();
+        let claims =
+            claims.map_err(|wrong| error(FindingCode::BundleMalformed, member::CLAIMS, wrong.to_string())).ok()?;
+        let target = self
+            .target()
+            .map(|(name, bytes)| Target::parse(bytes, &report.agent, bank).map_err(|wrong| (name, wrong.to_string())));
+        let target =
+            target.transpose().map_err(|(name, wrong)| error(FindingCode::BundleMalformed, name, wrong)).ok()?;
+        let recomputed = score(&ScoreInput {
+            workspace: &report.workspace,
+            agent: &report.agent,
+            evidence_head: report.evidence.clone(),
+            audit_head: report.audit.clone(),
+            evidence: &evidence.events,
+            audit: &self.audit.events,
+            bank,
+            as_of_ns: report.as_of_ns()?,
+            window_s: report.window_s,
+            claims: claims.as_ref(),
+            target: target.as_ref(),
+        });
+        if let Some(place) = recompute::first_difference(report, &recomputed) {
+            let what = format!("the score does not recompute from the evidence; the first difference is {place}");
+            error(FindingCode::ScoreMismatch, member::REPORT_JSON, what);
+        } else if recomputed.to_bytes() != self.files[member::REPORT_JSON] {
+            error(FindingCode::ScoreMismatch, member::REPORT_JSON, "the score recomputes to other bytes".into());
+        }
+        for (name, page) in recompute::pages(report) {
+            let listed = self.manifest.members.iter().find(|listed| listed.entry.name == name);
+            if listed.is_none_or(|listed| listed.sha256 != amc_crypto::sha256(&page)) {
+                error(FindingCode::ScoreMismatch, name, "it is not the page that the report makes".into());
+            }
+        }
+        Some(())
+    }
+
+    fn target(&self) -> Option<(&str, &[u8])> {
+        let mut below = self.files.iter().filter(|(name, _)| name.starts_with(member::TARGET_DIR));
+        let (name, bytes) = below.find(|(name, _)| !name.ends_with(".sig"))?;
+        Some((name, bytes))
+    }
+}
+
+fn pinned<'p>(policy: &'p TrustPolicy, origin: &str, role: Role) -> Option<&'p VerifierKey> {
+    policy.log(origin).filter(|log| trust::role_of_origin(log.name()) == Some(role))
+}
+
+fn workspace_of(origin: &str) -> &str {
+    origin.split('/').next().unwrap_or_default()
+}
+
+/// The scorer that a report of whatever format names.
+fn scorer_of(bytes: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    Some(value.get("scorer")?.as_str()?.to_owned())
+}
+
+fn unsupported(scorer: &str) -> String {
+    let scorer: String = scorer.chars().filter(|c| !c.is_control()).take(64).collect();
+    format!("the report was made by {scorer:?} and this release has {SCORER:?}; verify with a release that has it")
+}
+
+fn revocations(events: &[VerifiedEvent]) -> impl Iterator<Item = &amc_core::kinds::KeyRevoked> {
+    events.iter().filter_map(|record| match &record.fields {
+        Some(Fields::KeyRevoked(revoked)) => Some(revoked),
+        _ => None,
+    })
+}
+
+fn coverage(log: &LogEvents, checkpoint: &CosignedCheckpoint) -> LogCoverage {
+    LogCoverage {
+        origin: log.origin().to_owned(),
+        size: checkpoint.checkpoint.size,
+        events: log.events.len() as u64,
+        witnesses: checkpoint.witnesses.clone(),
+    }
+}
+
+/// The newest of these times, in nanoseconds since the epoch.
+fn newest_ns(witnesses: &[(String, u64)]) -> Option<i64> {
+    let newest = witnesses.iter().map(|(_, time_s)| *time_s).max()?;
+    Some(i64::try_from(newest).unwrap_or(i64::MAX).saturating_mul(NS_PER_S))
+}

@@ -1,0 +1,181 @@
+//! The events of one log in a bundle: signed, in order, chained where neighbours are there, and all
+//! of them in the tree of a cosigned checkpoint.
+
+use std::io::Read;
+
+use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, Role};
+use amc_core::{Digest, Finding, FindingCode};
+use amc_crypto::merkle::verify_multiproof;
+use amc_crypto::{CosignedCheckpoint, Note, TrustPolicy, Unverified, Verified, VerifierKey};
+use amc_evidence::{EventTrust, KeyHistory, VerifiedEvent, verify as events};
+
+use super::Stop;
+use crate::records::{EventRecords, RecordError, read_proof};
+
+/// After this many bad events of one log nobody learns more from the next.
+const BAD_EVENTS_MAX: usize = 20;
+
+/// The verified events of one log.
+#[derive(Debug)]
+pub(super) struct LogEvents {
+    /// The log's pinned key, whose name is the origin.
+    pub(super) pinned: VerifierKey,
+    role: Role,
+    member: &'static str,
+    keys: KeyHistory,
+    /// In log order.
+    pub(super) events: Vec<VerifiedEvent>,
+}
+
+impl LogEvents {
+    pub(super) fn new(pinned: &VerifierKey, role: Role, member: &'static str) -> Self {
+        let keys = KeyHistory::pinned(pinned.public());
+        LogEvents { pinned: pinned.clone(), role, member, keys, events: Vec::new() }
+    }
+
+    pub(super) fn origin(&self) -> &str {
+        self.pinned.name()
+    }
+
+    pub(super) fn subject(&self, index: u64) -> String {
+        format!("{}#{index}", self.origin())
+    }
+
+    /// Reads and verifies all records.
+    pub(super) fn read(&mut self, source: &mut dyn Read, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+        let mut records = EventRecords::new(source);
+        let mut bad = 0;
+        let mut at = 0u64;
+        loop {
+            let signed = match records.next_event() {
+                Ok(Some(signed)) => signed,
+                Ok(None) => break,
+                Err(RecordError::Read(error)) => return Err(Stop::Read(error)),
+                Err(error) => return Err(Stop::malformed(self.member, error.to_string())),
+            };
+            let verified = Unverified::new(signed).verify(&EventTrust { origin: self.pinned.name(), keys: &self.keys });
+            match verified {
+                Ok(record) => self.take(record, findings)?,
+                Err(error) => {
+                    findings.push(self.bad_event(at, &error));
+                    bad += 1;
+                }
+            }
+            if bad == BAD_EVENTS_MAX {
+                let what = format!("{bad} events do not verify; the rest was not looked at");
+                let code = FindingCode::EventSignatureInvalid;
+                return Err(Stop::Finding(Finding::error(code, self.member, what)));
+            }
+            at += 1;
+        }
+        self.check_opening(findings);
+        Ok(())
+    }
+
+    fn bad_event(&self, at: u64, error: &events::VerifyError) -> Finding {
+        match error {
+            events::VerifyError::Signature { index } => {
+                Finding::error(FindingCode::EventSignatureInvalid, self.subject(*index), error.to_string())
+            }
+            events::VerifyError::Event(_) => {
+                let subject = format!("{} record {at}", self.member);
+                Finding::error(FindingCode::BundleMalformed, subject, error.to_string())
+            }
+        }
+    }
+
+    fn take(&mut self, record: VerifiedEvent, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+        let index = record.event.index;
+        if let Some(last) = self.events.last() {
+            if index <= last.event.index {
+                let what = format!("it stands after event {}; events are ascending, each once", last.event.index);
+                let finding = Finding::error(FindingCode::EventOutOfOrder, self.subject(index), what);
+                return Err(Stop::Finding(finding));
+            }
+            if index == last.event.index + 1 && record.event.prev != last.hash {
+                let what = "this event does not name the hash of the event before it";
+                findings.push(Finding::error(FindingCode::ChainBroken, self.subject(index), what));
+            }
+        } else if index == 0 && record.event.prev != Digest::ZERO {
+            let what = "the first event of a log names a predecessor";
+            findings.push(Finding::error(FindingCode::ChainBroken, self.subject(0), what));
+        }
+        if !self.keys.observe(&record) {
+            let what = "it names a new key that is no usable key";
+            findings.push(Finding::error(FindingCode::KeyHistoryUntrusted, self.subject(index), what));
+        }
+        self.events.push(record);
+        Ok(())
+    }
+
+    /// The log's first event introduces the key that is pinned.
+    fn check_opening(&self, findings: &mut Vec<Finding>) {
+        let opened = self.events.first().filter(|record| record.event.index == 0);
+        let agrees = matches!(
+            opened.and_then(|record| record.fields.as_ref()),
+            Some(Fields::LogOpened(opened)) if opened.origin == self.origin()
+                && opened.role == self.role
+                && opened.log_public == self.pinned.public().to_digest()
+        );
+        if !agrees {
+            let what = "the log's first event is not here, or does not introduce the pinned key";
+            findings.push(Finding::error(FindingCode::KeyHistoryUntrusted, self.subject(0), what));
+        }
+    }
+
+    /// Refuses events from the index on at which the other role's log revokes their key.
+    pub(super) fn check_revoked<'a>(&self, revoked: impl Iterator<Item = &'a KeyRevoked>, findings: &mut Vec<Finding>) {
+        for revocation in revoked {
+            if revocation.origin != self.origin() || revocation.purpose != KeyPurpose::Log {
+                continue;
+            }
+            let signed_after = self.events.iter().find(|record| {
+                let index = record.event.index;
+                index >= revocation.from_index && self.keys.key_at(index).to_digest() == revocation.public
+            });
+            if let Some(record) = signed_after {
+                let what =
+                    format!("its key was revoked from event {} on: {}", revocation.from_index, revocation.reason);
+                findings.push(Finding::error(FindingCode::KeyRevoked, self.subject(record.event.index), what));
+            }
+        }
+    }
+
+    /// All events are leaves of the checkpoint's tree.
+    pub(super) fn check_proof(
+        &self,
+        checkpoint: &CosignedCheckpoint,
+        name: &str,
+        proof: &[u8],
+        findings: &mut Vec<Finding>,
+    ) {
+        let indices: Vec<u64> = self.events.iter().map(|record| record.event.index).collect();
+        let leaves: Vec<Digest> = self.events.iter().map(|record| record.hash).collect();
+        let (size, root) = (checkpoint.checkpoint.size, &checkpoint.checkpoint.root);
+        let failed = match read_proof(proof) {
+            Ok(hashes) => {
+                verify_multiproof(&indices, &leaves, size, &hashes, root).err().map(|error| error.to_string())
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = failed {
+            let what = format!("the events are not in the tree of the checkpoint of size {size}: {error}");
+            findings.push(Finding::error(FindingCode::CheckpointInvalid, name, what));
+        }
+    }
+}
+
+/// A checkpoint of the log with this origin, signed by its pinned key and by a quorum of witnesses
+/// that count for it.
+pub(super) fn check_checkpoint(
+    bytes: &[u8],
+    origin: &str,
+    name: &str,
+    policy: &TrustPolicy,
+) -> Result<Verified<CosignedCheckpoint>, Finding> {
+    let refuse = |what: String| Finding::error(FindingCode::CheckpointInvalid, name, what);
+    let note = Note::parse(bytes).map_err(|error| refuse(error.to_string()))?;
+    let cosigned = Unverified::new(note).verify(policy).map_err(|error| refuse(error.to_string()))?;
+    let found = &cosigned.checkpoint.origin;
+    if found == origin { Ok(cosigned) } else { Err(refuse(format!("it is a checkpoint of {found}, not of {origin}"))) }
+}

@@ -1,0 +1,366 @@
+//! Verifying a bundle: one pass from front to back, under pinned keys alone.
+//!
+//! The manifest comes first and must be signed by a pinned auditor, so everything after it is read
+//! as what that auditor signed: by name, size and digest, in the archive's order. Events are
+//! verified as they pass; payloads are unpacked, hashed and dropped. At the end the pieces are held
+//! against each other and the score is recomputed. Nothing is written, no clock is read, and the
+//! trust policy inside the bundle is not looked at.
+
+mod configs;
+mod content;
+mod logs;
+mod score;
+mod sessions;
+
+use std::io::{self, Read};
+
+use amc_core::kinds::Role;
+use amc_core::{AgentId, Finding, FindingCode, RunId, limits};
+use amc_crypto::dsse::EnvelopeError;
+use amc_crypto::hash::BodyHasher;
+use amc_crypto::{PublicKey, TrustPolicy, policy as trust};
+use amc_scoring::{Label, Report, Status};
+use serde::Serialize;
+
+use crate::archive::{ArchiveError, ArchiveReader, MemberHeader};
+use crate::error::VerifyError;
+use crate::manifest::{Listed, Manifest, ManifestError, Payloads};
+use crate::{member, records};
+use content::Content;
+
+/// Bytes of a report: some hundred questions with their events fit many times over.
+pub const REPORT_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a page made from a report.
+const PAGE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of all members together that are kept in memory, events and proofs not counted.
+const KEPT_BYTES_MAX: u64 = 64 << 20;
+
+/// Who signed a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Issuer {
+    /// Origin of the audit log under which the key is pinned; `None` when it is not pinned.
+    pub origin: Option<String>,
+    /// Key id of in-toto: SHA-256 of the key's canonical JSON, in hex. For an issuer that is not
+    /// pinned this is only what the bundle says.
+    pub fingerprint: String,
+}
+
+/// One log's side of a verified bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogCoverage {
+    /// The log's origin.
+    pub origin: String,
+    /// Size of the checkpoint.
+    pub size: u64,
+    /// Events that the bundle carries.
+    pub events: u64,
+    /// Pinned witnesses that count for this log and cosigned, with the time in seconds since the
+    /// epoch.
+    pub witnesses: Vec<(String, u64)>,
+}
+
+/// A bundle that verified: it exists only where [`verify`] found no error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifiedBundle {
+    /// The report, recomputed byte for byte.
+    pub report: Report,
+    /// Who signed it.
+    pub issuer: Issuer,
+    /// The evidence log.
+    pub evidence: LogCoverage,
+    /// The audit log.
+    pub audit: LogCoverage,
+    /// When the run was recorded, nanoseconds since the epoch: as its entry says, and no later than
+    /// the newest cosignature of the audit log's checkpoint.
+    pub recorded_ns: i64,
+    /// Ids of questions at level 5 that do not rest on OBSERVED-class events alone.
+    pub level5_not_observed: Vec<String>,
+    /// Whether payloads travel along.
+    pub payloads: Payloads,
+    /// Payloads that events name and the issuer no longer has.
+    pub payloads_absent: usize,
+}
+
+/// What verification found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleVerdict {
+    /// Everything found, in the order of reading.
+    pub findings: Vec<Finding>,
+    /// Who signed, as far as it is known.
+    pub issuer: Option<Issuer>,
+    bundle: Option<VerifiedBundle>,
+}
+
+/// The `data` of `amc --json bundle verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerdictData {
+    /// The run.
+    pub run_id: Option<RunId>,
+    /// The agent.
+    pub agent_id: Option<AgentId>,
+    /// The run's status.
+    pub status: Option<Status>,
+    /// The trust label.
+    pub label: Option<Label>,
+    /// Overall value, in basis points of a level.
+    pub overall_bp: Option<u32>,
+    /// IntegrityIndex, in basis points.
+    pub integrity_bp: Option<u32>,
+    /// Evidence events in the bundle.
+    pub events: Option<u64>,
+    /// Who signed.
+    pub issuer: Option<Issuer>,
+}
+
+impl BundleVerdict {
+    /// The bundle, when it verified.
+    pub const fn bundle(&self) -> Option<&VerifiedBundle> {
+        self.bundle.as_ref()
+    }
+
+    /// Whether the bundle is authentic and its score recomputes. What the score says is not judged.
+    pub const fn is_good(&self) -> bool {
+        self.bundle.is_some()
+    }
+
+    /// The first error, when there is one.
+    pub fn first_error(&self) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.is_error())
+    }
+
+    /// What scripts lean on; of a bundle that did not verify only the issuer.
+    pub fn data(&self) -> VerdictData {
+        let report = self.bundle().map(|bundle| &bundle.report);
+        VerdictData {
+            run_id: report.map(|report| report.run_id.clone()),
+            agent_id: report.map(|report| report.agent.clone()),
+            status: report.map(|report| report.status),
+            label: report.map(|report| report.label),
+            overall_bp: report.map(|report| report.overall_bp),
+            integrity_bp: report.map(|report| report.integrity_bp),
+            events: self.bundle().map(|bundle| bundle.evidence.events),
+            issuer: self.issuer.clone(),
+        }
+    }
+}
+
+/// Reads and verifies a bundle under the keys that `policy` pins.
+///
+/// # Errors
+/// [`VerifyError`] when the bytes cannot be read. Whatever is wrong with them is a finding.
+pub fn verify(source: impl Read, policy: &TrustPolicy) -> Result<BundleVerdict, VerifyError> {
+    let mut verdict = BundleVerdict { findings: Vec::new(), issuer: None, bundle: None };
+    match read(source, policy, &mut verdict) {
+        Ok(content) => {
+            let bundle = content.judge(&mut verdict.findings);
+            verdict.bundle = bundle.filter(|_| verdict.first_error().is_none());
+        }
+        Err(Halt::Finding(finding)) => verdict.findings.push(finding),
+        Err(Halt::Read(error)) => return Err(error),
+    }
+    Ok(verdict)
+}
+
+/// What ends the reading: a defect after which nothing more can be said, or a failure to read.
+enum Halt {
+    Finding(Finding),
+    Read(VerifyError),
+}
+
+impl Halt {
+    fn new(code: FindingCode, subject: &str, message: impl Into<String>) -> Self {
+        Halt::Finding(Finding::error(code, subject, message))
+    }
+}
+
+impl From<ArchiveError> for Halt {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Read { offset, source } => Halt::Read(VerifyError::Read { offset, source }),
+            other => Halt::new(FindingCode::BundleMalformed, "bundle", other.to_string()),
+        }
+    }
+}
+
+fn read<R: Read>(source: R, policy: &TrustPolicy, verdict: &mut BundleVerdict) -> Result<Content, Halt> {
+    let mut archive = ArchiveReader::new(source);
+    let (manifest, key) = read_manifest(&mut archive, policy, verdict)?;
+    let mut content = Content::new(manifest, key, policy)?;
+    let mut kept = 0;
+    for listed in content.manifest.members.clone() {
+        let Some(header) = archive.next_member()? else {
+            return Err(missing(&listed.entry.name));
+        };
+        check_listed(&listed, &header)?;
+        read_member(&mut archive, &header, &listed, &mut content, &mut kept, &mut verdict.findings)?;
+    }
+    match archive.next_member()? {
+        None => Ok(content),
+        Some(header) => Err(unexpected(&header.name)),
+    }
+}
+
+fn missing(name: &str) -> Halt {
+    Halt::new(FindingCode::BundleMemberMismatch, name, "the manifest names this member and it is not there")
+}
+
+fn unexpected(name: &str) -> Halt {
+    Halt::new(FindingCode::BundleMemberUnexpected, name, "the manifest does not name this member")
+}
+
+/// Archive and manifest are in one order, so the next member is the next listed one or a defect.
+fn check_listed(listed: &Listed, header: &MemberHeader) -> Result<(), Halt> {
+    let wanted = &listed.entry;
+    match header.name.cmp(&wanted.name) {
+        std::cmp::Ordering::Less => return Err(unexpected(&header.name)),
+        std::cmp::Ordering::Greater => return Err(missing(&wanted.name)),
+        std::cmp::Ordering::Equal => {}
+    }
+    if header.size != wanted.size {
+        let what = format!("it has {} bytes and the manifest says {}", header.size, wanted.size);
+        return Err(Halt::new(FindingCode::BundleMemberMismatch, &wanted.name, what));
+    }
+    Ok(())
+}
+
+/// The pinned auditors: origin and key.
+fn auditors(policy: &TrustPolicy) -> Vec<(String, PublicKey)> {
+    let audit = policy.logs().iter().filter(|log| trust::role_of_origin(log.name()) == Some(Role::Auditor));
+    audit.map(|log| (log.name().to_owned(), log.public())).collect()
+}
+
+fn read_manifest<R: Read>(
+    archive: &mut ArchiveReader<R>,
+    policy: &TrustPolicy,
+    verdict: &mut BundleVerdict,
+) -> Result<(Manifest, PublicKey), Halt> {
+    let header = archive.next_member()?.expect("an archive without members is an error of the reader");
+    let bytes = archive.read_member(&header, limits::ENVELOPE_BYTES_MAX as u64)?;
+    let auditors = auditors(policy);
+    let keys: Vec<PublicKey> = auditors.iter().map(|(_, key)| *key).collect();
+    let (manifest, key) = Manifest::verify(&bytes, &keys).map_err(|error| manifest_halt(error, verdict))?;
+    let origin = auditors.into_iter().find(|(_, pinned)| *pinned == key).map(|(origin, _)| origin);
+    verdict.issuer = Some(Issuer { origin, fingerprint: key.dsse_key_id() });
+    Ok((manifest, key))
+}
+
+fn manifest_halt(error: ManifestError, verdict: &mut BundleVerdict) -> Halt {
+    match error {
+        ManifestError::Envelope(EnvelopeError::Untrusted { keyid }) => {
+            let what = format!(
+                "no pinned auditor signed this bundle; it names the key {keyid}. If you know the issuer, get its trust \
+                 policy from the issuer by another way than this file, compare this fingerprint, and pin it with \
+                 `amc trust pin FILE`, or name it with --trust FILE"
+            );
+            verdict.issuer = Some(Issuer { origin: None, fingerprint: keyid });
+            Halt::new(FindingCode::IssuerUntrusted, member::MANIFEST, what)
+        }
+        ManifestError::Envelope(EnvelopeError::BadSignature { keyid }) => {
+            let what = format!("it was changed after the pinned key {keyid} signed it");
+            Halt::new(FindingCode::BundleMemberMismatch, member::MANIFEST, what)
+        }
+        other => Halt::new(FindingCode::BundleMalformed, member::MANIFEST, other.to_string()),
+    }
+}
+
+fn read_member<R: Read>(
+    archive: &mut ArchiveReader<R>,
+    header: &MemberHeader,
+    listed: &Listed,
+    content: &mut Content,
+    kept: &mut u64,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Halt> {
+    let mut hashed = Hashed { inner: archive, hasher: BodyHasher::new() };
+    // What is found in a member only counts when the member is the listed one.
+    let mut found = Vec::new();
+    let outcome = match header.name.as_str() {
+        member::EVIDENCE_EVENTS => content.read_evidence(&mut hashed, &mut found),
+        member::AUDIT_EVENTS => content.read_audit(&mut hashed, &mut found),
+        member::EVIDENCE_PAYLOADS => content.read_payloads(&mut hashed, listed, &mut found),
+        member::REPORT_HTML | member::REPORT_MD => bound(header, PAGE_BYTES_MAX),
+        name => {
+            *kept += if matches!(name, member::AUDIT_PROOF | member::EVIDENCE_PROOF) { 0 } else { header.size };
+            bound(header, kept_max(name, *kept)).and_then(|()| {
+                let mut bytes = Vec::new();
+                hashed.read_to_end(&mut bytes).map_err(Stop::Read)?;
+                content.files.insert(name.to_owned(), bytes);
+                Ok(())
+            })
+        }
+    };
+    let read = |source: io::Error, offset: u64| Halt::Read(VerifyError::Read { offset, source });
+    if let Err(Stop::Read(error)) = outcome {
+        return Err(read(error, hashed.inner.offset()));
+    }
+    if let Err(error) = io::copy(&mut hashed, &mut io::sink()) {
+        return Err(read(error, hashed.inner.offset()));
+    }
+    let (sha256, len) = hashed.hasher.finish();
+    if len != header.size {
+        let what =
+            format!("byte {}: the file ends inside {}; it was cut off, fetch it again", archive.offset(), header.name);
+        return Err(Halt::new(FindingCode::BundleMalformed, "bundle", what));
+    }
+    if sha256 != listed.sha256 {
+        let what = format!(
+            "its bytes (from byte {} of the file) hash to {sha256} and the manifest says {}; they were changed",
+            header.offset + crate::archive::BLOCK_BYTES as u64,
+            listed.sha256
+        );
+        return Err(Halt::new(FindingCode::BundleMemberMismatch, &header.name, what));
+    }
+    findings.append(&mut found);
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(Stop::Finding(finding)) => Err(Halt::Finding(finding)),
+        Err(Stop::Read(_)) => unreachable!("returned above"),
+    }
+}
+
+/// What ends the reading of one member.
+enum Stop {
+    Finding(Finding),
+    Read(io::Error),
+}
+
+impl Stop {
+    fn malformed(name: &str, message: impl Into<String>) -> Self {
+        Stop::Finding(Finding::error(FindingCode::BundleMalformed, name, message))
+    }
+}
+
+fn bound(header: &MemberHeader, max: u64) -> Result<(), Stop> {
+    if header.size > max {
+        let what = format!("it has {} bytes, more than the {max} that a reader grants it", header.size);
+        return Err(Stop::malformed(&header.name, what));
+    }
+    Ok(())
+}
+
+/// How large a member that is kept in memory may be, with `kept` bytes kept, this one included.
+fn kept_max(name: &str, kept: u64) -> u64 {
+    match name {
+        _ if kept > KEPT_BYTES_MAX => 0,
+        member::AUDIT_CHECKPOINT | member::EVIDENCE_CHECKPOINT => limits::NOTE_BYTES_MAX as u64,
+        member::AUDIT_PROOF | member::EVIDENCE_PROOF => records::PROOF_BYTES_MAX,
+        member::REPORT_JSON => REPORT_BYTES_MAX,
+        _ if name.ends_with(".sig") || name == member::SEAL => limits::ENVELOPE_BYTES_MAX as u64,
+        _ => limits::CONFIG_BYTES_MAX as u64,
+    }
+}
+
+/// Reads a member and hashes what passes.
+struct Hashed<'a, R> {
+    inner: &'a mut ArchiveReader<R>,
+    hasher: BodyHasher,
+}
+
+impl<R: Read> Read for Hashed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
