@@ -13,13 +13,13 @@ use amc_core::{SOFTWARE, Tier};
 use amc_evidence::{Draft, LogState};
 use amc_ledger::AppendError;
 use amc_workspace::home::HomeError;
-use amc_workspace::{Answer, Failure, SignedFile};
+use amc_workspace::{Answer, Failure, Opening, SignedFile};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::sessions::Sessions;
-use crate::unlock::{Opening, Unlocked};
+use crate::unlock::{Unlocked, unlock};
 use crate::{channels, gateway, operator};
 
 /// A running monitor, shared by its threads.
@@ -100,7 +100,7 @@ pub(crate) enum ConfigFailure {
 
 /// Unlocks, listens, says so on one line of standard output, and works until told to stop.
 pub(crate) fn start(opening: &Opening, while_used: bool) -> Result<Answer, Failure> {
-    let core = opening.unlock()?;
+    let core = unlock(opening)?;
     let (stop, stopped) = channel();
     let operators = bind(&core.home.monitor_socket())?;
     let gateways = bind(&core.home.gateway_socket())?;

@@ -8,10 +8,10 @@ use amc_crypto::signer::{CheckpointSigner, Cosigner as _, EventSigner as _};
 use amc_ledger::Signers;
 use amc_vault::{ScryptParams, Vault};
 use amc_workspace::home::{Home, HomeError};
-use amc_workspace::{Answer, Failure, SystemClock};
+use amc_workspace::{Answer, Failure, Opening, SystemClock};
 use serde::Serialize;
 
-use crate::unlock::{Opening, open_failure, vault_failure};
+use crate::unlock::{log_failure, passphrase, vault_failure};
 
 #[derive(Serialize)]
 struct Created {
@@ -30,7 +30,7 @@ pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Fa
         Err(error) => return Err(Failure::wrong(error)),
     };
     let vault = Vault::at(home.vault(), name.clone());
-    let passphrase = opening.passphrase(true)?;
+    let passphrase = passphrase(opening, true)?;
     let made = if home.vault().exists() {
         vault.add_compartment(Role::Monitor, &passphrase, ScryptParams::default())
     } else {
@@ -49,7 +49,7 @@ pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Fa
     let log = Arc::new(log);
     let signers = Signers { event: log.clone(), checkpoint: log };
     let clock = SystemClock::new().map_err(Failure::unable)?;
-    amc_ledger::create(&home.log(Role::Monitor), opened, &signers, &clock).map_err(open_failure)?;
+    amc_ledger::create(&home.log(Role::Monitor), opened, &signers, &clock).map_err(|error| log_failure(&error))?;
     let created = Created {
         home: home.root().display().to_string(),
         workspace: name.clone(),

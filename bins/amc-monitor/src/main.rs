@@ -17,10 +17,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use amc_core::WorkspaceName;
+use amc_workspace::Opening;
 use amc_workspace::answer::{self, Answer, Failure};
 use clap::{Args, Parser, Subcommand};
-
-use unlock::Opening;
 
 /// Holds the monitor's keys and writes the evidence log.
 #[derive(Parser)]

@@ -8,6 +8,7 @@ use amc_core::kinds::{Fields, SessionOutcome};
 use amc_core::{SessionId, Tier};
 use amc_evidence::Draft;
 use amc_ledger::witness::{self, Submission, WitnessError};
+use amc_workspace::opening::now_s;
 use amc_workspace::protocol::gateway::CapturedPayload;
 use amc_workspace::protocol::operator::{
     CosignRequest, MonitorStatus, OperatorReply, OperatorRequest, ProcessFields, SessionOpened, SessionRequest,
@@ -18,7 +19,6 @@ use amc_workspace::protocol::{PROTOCOL_VERSION, Refusal};
 use crate::channels;
 use crate::daemon::Daemon;
 use crate::sessions::refusal;
-use crate::unlock::now_s;
 
 /// Serves one connection; sessions that it leaves open are sealed as interrupted.
 pub(crate) fn serve(daemon: &Arc<Daemon>, stream: &UnixStream) {

@@ -3,15 +3,14 @@
 use std::io::Read as _;
 
 use amc_vault::{Passphrase, SecretName, SecretValue, Vault};
-use amc_workspace::{Answer, Failure};
+use amc_workspace::{Answer, Failure, Opening};
 use serde_json::json;
 
-use crate::unlock::{Opening, vault_failure};
+use crate::unlock::{self, vault_failure};
 
 fn open(opening: &Opening) -> Result<(Vault, Passphrase), Failure> {
-    let home = opening.home()?;
-    let policy = home.trust_policy().map_err(Failure::wrong)?;
-    Ok((Opening::vault(&home, &policy)?, opening.passphrase(false)?))
+    let (home, _, workspace) = opening.workspace()?;
+    Ok((unlock::vault(&home, workspace), unlock::passphrase(opening, false)?))
 }
 
 pub(crate) fn set(opening: &Opening, name: &str) -> Result<Answer, Failure> {

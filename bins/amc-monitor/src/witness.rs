@@ -4,14 +4,15 @@ use amc_core::kinds::Role;
 use amc_crypto::Note;
 use amc_ledger::LogReader;
 use amc_ledger::witness::{self, WitnessError};
-use amc_workspace::{Answer, Failure};
+use amc_workspace::opening::now_s;
+use amc_workspace::{Answer, Failure, Opening};
 use serde_json::json;
 
-use crate::unlock::{Opening, Unlocked, now_s};
+use crate::unlock::{Unlocked, unlock};
 
 /// Unlocks, cosigns once, and closes; for when no monitor runs.
 pub(crate) fn cosign_once(opening: &Opening) -> Result<Answer, Failure> {
-    let unlocked = opening.unlock()?;
+    let unlocked = unlock(opening)?;
     let note = cosign(&unlocked).map_err(witness_failure)?;
     unlocked.writer.close().map_err(Failure::unable)?;
     Ok(Answer::new(&json!({ "note": note.to_string() }), "Cosigned the audit log\n"))

@@ -48,6 +48,9 @@ pub enum OpenError {
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The log could not be brought into order.
+    #[error("{0}")]
+    Stopped(String),
     /// A thread of the writer could not be started.
     #[error("cannot start a thread of the writer: {0}")]
     Thread(#[source] std::io::Error),
@@ -56,8 +59,13 @@ pub enum OpenError {
 impl OpenError {
     /// The finding code behind a refusal.
     pub fn code(&self) -> Option<FindingCode> {
+        self.finding().map(|finding| finding.code)
+    }
+
+    /// The finding behind a refusal.
+    pub const fn finding(&self) -> Option<&Finding> {
         match self {
-            OpenError::Refused(finding) => Some(finding.code),
+            OpenError::Refused(finding) => Some(finding),
             _ => None,
         }
     }
@@ -72,6 +80,9 @@ pub enum AppendError {
     /// The payload bytes are not those that the draft names; the log goes on.
     #[error("the payload does not fit its reference: {0}")]
     Payload(&'static str),
+    /// The log writes events of this kind itself; the log goes on.
+    #[error("events of kind {0} are written by the log itself")]
+    Reserved(&'static str),
     /// A key refused; the log goes on.
     #[error(transparent)]
     Sign(#[from] SignError),

@@ -167,28 +167,39 @@ impl GatewayConfig {
         Ok(config)
     }
 
-    /// The text of `gateway.yaml` for a listener and providers (name, dialect, base URL).
-    pub fn render(listen: SocketAddr, providers: &BTreeMap<String, Provider>) -> String {
+    /// The configuration as the text of `gateway.yaml`; what has its default is left out.
+    pub fn render(&self) -> String {
         let mut text = format!(
-            "# Signed by the auditor. After a change: amc config sign gateway.yaml\nlisten: {listen}\nproviders:\n"
+            "# Signed by the auditor. After a change: amc config sign gateway.yaml\nlisten: {}\nproviders:\n",
+            self.listen
         );
-        for (name, Provider { dialect, base_url }) in providers {
+        for (name, Provider { dialect, base_url }) in &self.providers {
             let dialect = match dialect {
                 Dialect::Openai => "openai",
                 Dialect::Anthropic => "anthropic",
             };
             text += &format!("  {name}:\n    dialect: {dialect}\n    baseUrl: {base_url}\n");
         }
+        if self.receipts == ReceiptMode::Eager {
+            text += "receipts: eager\n";
+        }
+        if self.timeouts != Timeouts::default() {
+            let Timeouts { connect_ms, first_byte_ms, idle_ms } = self.timeouts;
+            text +=
+                &format!("timeouts:\n  connectMs: {connect_ms}\n  firstByteMs: {first_byte_ms}\n  idleMs: {idle_ms}\n");
+        }
         text
     }
 
-    /// The providers of a new workspace.
-    pub fn initial_providers() -> BTreeMap<String, Provider> {
+    /// The configuration of a new workspace.
+    pub fn initial() -> Self {
         let provider = |dialect, base_url: &str| Provider { dialect, base_url: base_url.to_owned() };
-        BTreeMap::from([
+        let providers = BTreeMap::from([
             ("openai".to_owned(), provider(Dialect::Openai, "https://api.openai.com/v1")),
             ("anthropic".to_owned(), provider(Dialect::Anthropic, "https://api.anthropic.com")),
-        ])
+        ]);
+        let (receipts, timeouts) = (ReceiptMode::default(), Timeouts::default());
+        GatewayConfig { listen: default_listen(), providers, receipts, timeouts }
     }
 
     /// Whether agents on other machines could reach this listener.

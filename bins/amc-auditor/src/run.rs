@@ -1,0 +1,182 @@
+//! A run: verify both logs, score, seal, record.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use amc_bundle::seal_statement;
+use amc_core::kinds::{LogHead, RunRecorded};
+use amc_core::timestamp::from_rfc3339;
+use amc_core::{AgentId, Clock as _, Finding, Tier, limits};
+use amc_crypto::signer::StatementSigner as _;
+use amc_crypto::{Checkpoint, Note};
+use amc_evidence::Draft;
+use amc_scoring::{Bank, Claims, Report, ScoreInput, Status, render, score};
+use amc_workspace::home;
+use amc_workspace::{Answer, Failure, Opening, SignedFile};
+use clap::Args;
+
+use crate::logs::BothLogs;
+use crate::monitor;
+use crate::unlock::{Unlocked, unlock};
+
+/// What is to be scored.
+#[derive(Args)]
+pub(crate) struct Plan {
+    /// The agent.
+    #[arg(long, value_name = "ID")]
+    agent: AgentId,
+    /// How far back: a number and s, m, h, d or w.
+    #[arg(long, default_value = "14d", value_parser = window)]
+    window: u64,
+    /// The end of the window instead of now.
+    #[arg(long, value_name = "RFC3339")]
+    as_of: Option<String>,
+    /// Claimed levels.
+    #[arg(long, value_name = "FILE")]
+    claims: Option<PathBuf>,
+    /// The evidence log, where it is not in this home.
+    #[arg(long, value_name = "DIR")]
+    evidence: Option<PathBuf>,
+}
+
+pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
+    let as_of_ns = plan.as_of.as_deref().map(from_rfc3339).transpose().map_err(Failure::wrong)?;
+    let claims_bytes = plan.claims.as_deref().map(|path| home::read_bounded(path, limits::CONFIG_BYTES_MAX));
+    let claims_bytes = claims_bytes.transpose().map_err(Failure::wrong)?;
+    let unlocked = unlock(opening)?;
+    let bank = bank_in_force(&unlocked)?;
+    let claims = claims_bytes.map(|bytes| Claims::parse(&bytes, &bank)).transpose().map_err(Failure::wrong)?;
+
+    // The slice of the evidence is what the auditor has just cosigned; of its own log, what precedes the run.
+    let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
+    let cosigned = unlocked.cosign(&evidence_dir)?;
+    let BothLogs { evidence, audit } = unlocked.verified_logs(&evidence_dir)?;
+
+    let report = score(&ScoreInput {
+        workspace: &unlocked.workspace,
+        agent: &plan.agent,
+        evidence_head: head_of(&cosigned)?,
+        audit_head: head_of(audit.reader.latest_checkpoint())?,
+        evidence: &evidence.events,
+        audit: &audit.events,
+        bank: &bank,
+        as_of_ns: as_of_ns.unwrap_or_else(|| unlocked.clock.now().wall_ns),
+        window_s: plan.window,
+        claims: claims.as_ref(),
+        target: None,
+    });
+    let dir = seal_and_store(&unlocked, &report)?;
+    record(&unlocked, &report)?;
+    let findings: Vec<Finding> = evidence.findings.into_iter().chain(audit.findings).collect();
+    let Unlocked { writer, home, passphrase, .. } = unlocked;
+    writer.close().map_err(Failure::unable)?;
+    let cosigned = monitor::cosign(&home, &passphrase);
+    Ok(answer(&report, &dir, findings, cosigned.err().as_deref()))
+}
+
+/// The bank in force: this home's, if the auditor signed it.
+fn bank_in_force(unlocked: &Unlocked) -> Result<Bank, Failure> {
+    let file = SignedFile::load(&unlocked.home, "bank.toml", None, &[unlocked.public_key()]).map_err(Failure::wrong)?;
+    if let Some(finding) = file.finding {
+        return Err(Failure::bad("the question bank is not signed, so nothing is scored by it").with(finding));
+    }
+    Bank::parse(&file.bytes).map_err(Failure::wrong)
+}
+
+fn head_of(note: &Note) -> Result<LogHead, Failure> {
+    let Checkpoint { origin, size, root } = Checkpoint::parse(note.text()).map_err(Failure::bad)?;
+    Ok(LogHead { origin, size, root })
+}
+
+/// Writes the run's directory whole or not at all.
+fn seal_and_store(unlocked: &Unlocked, report: &Report) -> Result<PathBuf, Failure> {
+    let seal = unlocked.envelopes.sign_statement(&seal_statement(report)).map_err(Failure::unable)?;
+    let dir = unlocked.home.run(&report.run_id);
+    let staging = dir.with_extension("tmp");
+    home::make_dir(&staging).map_err(Failure::unable)?;
+    let files = [
+        ("report.json", report.to_bytes()),
+        ("report.md", render::markdown(report).into_bytes()),
+        ("report.html", render::html(report).into_bytes()),
+        ("seal.dsse.json", seal.to_json().into_bytes()),
+    ];
+    for (name, bytes) in files {
+        home::write_atomic(&staging.join(name), &bytes).map_err(Failure::unable)?;
+    }
+    let describe = |error| Failure::unable(format!("cannot put {} in place: {error}", dir.display()));
+    fs::rename(&staging, &dir).map_err(describe)?;
+    Ok(dir)
+}
+
+fn record(unlocked: &Unlocked, report: &Report) -> Result<(), Failure> {
+    let entry = RunRecorded {
+        run_id: report.run_id.clone(),
+        agent: report.agent.clone(),
+        report_sha256: amc_crypto::sha256(&report.to_bytes()),
+        evidence: report.evidence.clone(),
+        audit_size: report.audit.size,
+        status: report.status.to_string(),
+        label: report.label.to_string(),
+        overall_bp: report.overall_bp,
+        integrity_bp: report.integrity_bp,
+    };
+    unlocked.writer.append(Draft::new(Tier::Observed, entry), None).map_err(Failure::unable)?;
+    unlocked.writer.publish().map_err(Failure::unable)?;
+    Ok(())
+}
+
+fn answer(report: &Report, dir: &Path, mut findings: Vec<Finding>, uncosigned: Option<&str>) -> Answer {
+    let layers: Vec<_> =
+        report.layers.iter().map(|layer| serde_json::json!({ "id": layer.id, "level_bp": layer.level_bp })).collect();
+    let questions: Vec<_> = report
+        .questions
+        .iter()
+        .map(|question| {
+            serde_json::json!({
+                "id": question.id, "final": question.r#final, "supported": question.supported,
+                "claimed": question.claimed, "caps": question.caps,
+            })
+        })
+        .collect();
+    let data = serde_json::json!({
+        "run_id": report.run_id, "status": report.status, "label": report.label,
+        "overall_bp": report.overall_bp, "integrity_bp": report.integrity_bp,
+        "layers": layers, "questions": questions, "report": dir.join("report.json"),
+    });
+    let mut text = format!(
+        "{}\nStatus {}, {}; overall level {}, integrity {}\nReport: {}\n",
+        report.run_id,
+        report.status,
+        report.label,
+        level_text(report.overall_bp),
+        percent_text(report.integrity_bp),
+        dir.join("report.html").display()
+    );
+    if let Some(why) = uncosigned {
+        text += &format!("The monitor has not cosigned this run yet ({why}); it does so when it is up\n");
+    }
+    findings.extend(report.findings.iter().cloned());
+    Answer { findings, bad: report.status == Status::Invalid, ..Answer::new(&data, text) }
+}
+
+fn level_text(level_bp: u32) -> String {
+    format!("{}.{:02}", level_bp / 10_000, level_bp % 10_000 / 100)
+}
+
+fn percent_text(bp: u32) -> String {
+    format!("{}.{:02} %", bp / 100, bp % 100)
+}
+
+fn window(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a window such as 14d; use a number and s, m, h, d or w");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u64>().ok().and_then(|n| n.checked_mul(seconds)).filter(|s| *s > 0).ok_or_else(wrong)
+}
