@@ -1,1 +1,349 @@
-//! detect.
+//! Detectors: typed event fields in, facts out. Nothing here reads what an agent wrote.
+//!
+//! Each detector looks at one counted session. The numbers beside the ids in
+//! [`FACTS`](crate::facts::FACTS) are the versions of these rules.
+
+use std::collections::BTreeMap;
+
+use amc_core::Tier;
+use amc_core::kinds::{
+    AgentKeyIgnored, CallOutcome, ConfigState, Fields, LlmRequest, LlmResponse, ProcessOutput, SessionChannel,
+    SessionPurpose, Stream,
+};
+use amc_evidence::EventRecord;
+
+use crate::bank::Limits;
+use crate::configs::Configs;
+use crate::facts::{Fact, fact_kind};
+use crate::sessions::{Outcome, Session, Sessions};
+
+/// Parts of names of variables that carry secrets; such a variable must not pass to an agent.
+const SECRET_NAME_PARTS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSPHRASE", "CREDENTIAL"];
+
+/// A call: the request and the last answer to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange<'a> {
+    /// The request's event.
+    pub request_record: &'a EventRecord,
+    /// The request.
+    pub request: &'a LlmRequest,
+    /// The answer and its event.
+    pub response: Option<(&'a EventRecord, &'a LlmResponse)>,
+}
+
+impl Exchange<'_> {
+    /// Whether the answer arrived whole, whatever its status.
+    pub fn is_complete(&self) -> bool {
+        self.response.is_some_and(|(_, response)| response.outcome == CallOutcome::Complete)
+    }
+
+    /// Whether it arrived whole and with a status of success.
+    pub fn is_good(&self) -> bool {
+        self.is_complete() && self.response.is_some_and(|(_, response)| (200..300).contains(&response.status))
+    }
+
+    fn records(&self) -> Vec<&EventRecord> {
+        let answer = self.response.map(|(record, _)| record);
+        [Some(self.request_record), answer].into_iter().flatten().collect()
+    }
+}
+
+/// The calls of a session, by position.
+pub fn exchanges<'a>(session: &Session<'a>) -> Vec<Exchange<'a>> {
+    let mut calls: BTreeMap<u64, Exchange<'a>> = BTreeMap::new();
+    for record in session.records.iter().copied() {
+        match &record.fields {
+            Some(Fields::LlmRequest(request)) => {
+                calls.insert(record.event.index, Exchange { request_record: record, request, response: None });
+            }
+            Some(Fields::LlmResponse(response)) => {
+                // Answers come after their request, later attempts after earlier ones.
+                let call = calls.get_mut(&response.request_index);
+                if let Some(call) = call.filter(|call| call.request.request_id == response.request_id) {
+                    call.response = Some((record, response));
+                }
+            }
+            _ => {}
+        }
+    }
+    calls.into_values().collect()
+}
+
+/// All facts of all counted sessions, in a canonical order.
+pub fn detect(sessions: &Sessions<'_>, configs: &Configs<'_>, limits: &Limits) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for (position, session) in sessions.list.iter().enumerate().filter(|(_, session)| session.counted()) {
+        let mut found = Found { session, position, facts: &mut facts };
+        match session.open.purpose {
+            SessionPurpose::Agent => {
+                found.session_facts();
+                found.config_facts(configs);
+                let calls = exchanges(session);
+                found.call_facts(&calls, configs);
+                found.measured_facts(&calls, limits);
+                found.key_facts(&calls);
+            }
+            SessionPurpose::Test => found.test_facts(),
+            SessionPurpose::Drill => {}
+        }
+    }
+    facts.sort();
+    facts
+}
+
+struct Found<'s, 'a, 'f> {
+    session: &'s Session<'a>,
+    position: usize,
+    facts: &'f mut Vec<Fact>,
+}
+
+/// The tier at which an event counts in this session. A hardened event counts as hardened only
+/// under a posture that held at the seal; "attested" counts only with the auditor's verified
+/// attestation, and no kind of this release carries one.
+fn standing(tier: Tier, session: &Session<'_>) -> Tier {
+    match tier {
+        Tier::ObservedHardened if !session.sandboxed => Tier::Observed,
+        Tier::Attested => Tier::SelfReported,
+        other => other,
+    }
+}
+
+impl<'a> Found<'_, 'a, '_> {
+    fn add(&mut self, id: &str, pass: bool, rests_on: &[&EventRecord]) {
+        self.add_at(id, pass, Tier::ObservedHardened, rests_on);
+    }
+
+    fn add_at(&mut self, id: &str, pass: bool, tier_at_best: Tier, rests_on: &[&EventRecord]) {
+        let kind = fact_kind(id).expect("detectors emit registered facts only, and a test runs each of them");
+        let tiers = rests_on.iter().map(|record| standing(record.event.tier, self.session));
+        let tier = tiers.min().unwrap_or(self.session.open_tier).min(tier_at_best);
+        let newest = rests_on.iter().map(|record| record.event.wall_ns).max();
+        let mut events: Vec<u64> = rests_on.iter().map(|record| record.event.index).collect();
+        events.sort_unstable();
+        events.dedup();
+        self.facts.push(Fact {
+            id: kind.id,
+            pass,
+            tier,
+            session: self.position,
+            day: self.session.day(),
+            wall_ns: newest.unwrap_or(self.session.open_wall_ns),
+            events,
+        });
+    }
+
+    fn opening(&self) -> &'a EventRecord {
+        self.at(self.session.open_index).expect("a session holds its opening")
+    }
+
+    fn at(&self, index: u64) -> Option<&'a EventRecord> {
+        self.session.records.iter().copied().find(|record| record.event.index == index)
+    }
+
+    fn session_facts(&mut self) {
+        let opening = self.opening();
+        let sealed = self.session.outcome == Outcome::Sealed;
+        let seal = self.session.seal_index.and_then(|index| self.at(index));
+        self.add("session.sealed", sealed, &[Some(opening), seal].into_iter().flatten().collect::<Vec<_>>());
+        self.add("session.artifact_known", self.session.open.artifact.is_some(), &[opening]);
+        let asked = self.session.open.isolation != amc_core::kinds::Isolation::None;
+        self.add("session.isolation_asked", asked, &[opening]);
+        let wrapped = self.session.open.channel == SessionChannel::Wrapper;
+        self.add("session.wrapped", wrapped, &[opening]);
+        if wrapped {
+            self.process_facts(opening);
+        }
+    }
+
+    fn process_facts(&mut self, opening: &'a EventRecord) {
+        let exit = self.session.records.iter().copied().find_map(|record| match &record.fields {
+            Some(Fields::ProcessExit(exit)) => Some((record, exit.code == Some(0))),
+            _ => None,
+        });
+        match exit {
+            Some((record, clean)) => self.add("session.clean_exit", clean, &[opening, record]),
+            None => self.add("session.clean_exit", false, &[opening]),
+        }
+        let environment = self.session.records.iter().copied().find_map(|record| match &record.fields {
+            Some(Fields::EnvironmentBuilt(built)) => Some((record, built)),
+            _ => None,
+        });
+        match environment {
+            Some((record, built)) => {
+                let clean = !built.passed.iter().any(|name| names_a_secret(name));
+                self.add("session.environment_clean", clean, &[opening, record]);
+            }
+            None => self.add("session.environment_clean", false, &[opening]),
+        }
+        self.stream_facts();
+    }
+
+    fn stream_facts(&mut self) {
+        let mut reached: BTreeMap<Stream, u64> = BTreeMap::new();
+        let mut pieces = Vec::new();
+        let mut hole = None;
+        for record in self.session.records.iter().copied() {
+            let Some(Fields::ProcessOutput(ProcessOutput { stream, offset, len })) = &record.fields else { continue };
+            let expected = reached.insert(*stream, offset.saturating_add(*len)).unwrap_or(0);
+            if expected != *offset && hole.is_none() {
+                hole = Some(record);
+            }
+            pieces.push(record);
+        }
+        match (hole, pieces.as_slice()) {
+            (Some(hole), _) => self.add("session.streams_whole", false, &[hole]),
+            (None, [only]) => self.add("session.streams_whole", true, &[*only]),
+            (None, [first, .., last]) => self.add("session.streams_whole", true, &[*first, *last]),
+            (None, []) => {}
+        }
+    }
+
+    fn config_facts(&mut self, configs: &Configs<'a>) {
+        let opening = self.opening();
+        let end = self.session.seal_index.or(self.session.records.last().map(|record| record.event.index));
+        let loads = configs.in_force(self.session.open_index, end.unwrap_or(self.session.open_index));
+        if !loads.is_empty() {
+            let bad: Vec<_> = loads.iter().filter(|load| load.fields.state != ConfigState::Signed).collect();
+            let shown = if bad.is_empty() { loads.iter().collect() } else { bad.clone() };
+            let rests_on: Vec<_> = shown.iter().map(|load| load.record).chain([opening]).collect();
+            self.add("config.signed", bad.is_empty(), &rests_on);
+            if bad.is_empty() {
+                let current = loads.iter().all(|load| configs.is_current(load));
+                self.add("config.current", current, &rests_on);
+            }
+        }
+        let agent = opening.event.agent.as_ref().map_or("", |agent| agent.as_str());
+        let own = |name: &str| format!("agents/{agent}/{name}");
+        let (gate, agent_config, targets) = (own("gatePolicy.json"), own("agent.config.yaml"), own("targets/"));
+        let opened_ns = self.session.open_wall_ns;
+        if let Some(signed) = configs.signed_before(opened_ns, |path| path == gate || path == "gatePolicy.json") {
+            self.add_at("policy.gate_signed", true, signed.event.tier, &[opening]);
+        }
+        if let Some(signed) = configs.signed_before(opened_ns, |path| path == agent_config) {
+            self.add_at("policy.agent_config_signed", true, signed.event.tier, &[opening]);
+        }
+        let target = |path: &str| path.starts_with(&targets) || path.starts_with("targets/");
+        if let Some(signed) = configs.signed_before(opened_ns, target) {
+            self.add_at("policy.target_signed", true, signed.event.tier, &[opening]);
+        }
+    }
+
+    fn call_facts(&mut self, calls: &[Exchange<'a>], configs: &Configs<'a>) {
+        let mut recovering: BTreeMap<&str, u64> = BTreeMap::new();
+        for call in calls.iter().filter(|call| call.is_good()) {
+            let newest = recovering.entry(call.request.provider.as_str()).or_insert(call.request_record.event.index);
+            *newest = call.request_record.event.index.max(*newest);
+        }
+        for call in calls {
+            let records = call.records();
+            self.add("llm.exchange", call.is_complete(), &records);
+            let index = call.request_record.event.index;
+            match configs.gateway_signed_at(index, call.request.config_version) {
+                Some(load) => self.add("llm.route_signed", true, &[call.request_record, load.record]),
+                None => self.add("llm.route_signed", false, &[call.request_record]),
+            }
+            self.add("llm.system_prompt_present", call.request.system_prompt_sha256.is_some(), &[call.request_record]);
+            if call.request.stream {
+                self.add("llm.stream_complete", call.is_complete(), &records);
+            }
+            if !call.is_good() {
+                let recovered = recovering.get(call.request.provider.as_str()).is_some_and(|good| *good > index);
+                self.add("llm.error_recovered", recovered, &records);
+            }
+            if let Some((_, response)) = call.response.filter(|_| call.is_good()) {
+                self.add("llm.usage_recorded", response.usage.is_some(), &records);
+                if response.tool_calls > 0 {
+                    self.add("llm.tool_calls_offered", call.request.tools_offered > 0, &records);
+                }
+                if let (Some(asked), Some(answered)) = (&call.request.model, &response.model) {
+                    self.add("llm.model_as_asked", is_model(asked, answered), &records);
+                }
+            }
+        }
+    }
+
+    fn measured_facts(&mut self, calls: &[Exchange<'a>], limits: &Limits) {
+        let answered: Vec<_> =
+            calls.iter().filter(|call| call.is_complete()).filter_map(|call| call.response).collect();
+        let (Some(first), Some(last)) = (calls.first(), calls.last()) else { return };
+        let ends = [first.request_record, last.request_record];
+        let failed = calls.iter().filter(|call| !call.is_good()).count() as u64;
+        let total = calls.len() as u64;
+        self.add("error_rate.session", failed * 10_000 <= total * u64::from(limits.error_rate_bp_max), &ends);
+        if !answered.is_empty() {
+            let limit_us = limits.first_byte_ms_max.saturating_mul(1_000);
+            let quick = answered.iter().filter(|(_, response)| response.first_byte_us <= limit_us).count() as u64;
+            let share = u64::from(limits.first_byte_share_bp_min);
+            self.add("latency.session", quick * 10_000 >= answered.len() as u64 * share, &ends);
+        }
+        let good: Vec<_> = calls.iter().filter(|call| call.is_good()).filter_map(|call| call.response).collect();
+        let used: Option<Vec<_>> = good.iter().map(|(_, response)| response.usage).collect();
+        if let Some(used) = used.filter(|used| !used.is_empty()) {
+            let tokens = used
+                .iter()
+                .fold(0u64, |sum, usage| sum.saturating_add(usage.input_tokens).saturating_add(usage.output_tokens));
+            self.add("budget.session", tokens <= limits.session_tokens_max, &ends);
+        }
+    }
+
+    fn key_facts(&mut self, calls: &[Exchange<'a>]) {
+        let own_keys: Vec<_> = own_keys(self.session).map(|(record, _)| record).collect();
+        for record in &own_keys {
+            self.add("llm.lease_only", false, &[*record]);
+        }
+        if let Some(call) = calls.first().filter(|_| own_keys.is_empty()) {
+            self.add("llm.lease_only", true, &[self.opening(), call.request_record]);
+        }
+    }
+
+    /// Until a signed agent configuration names command and artifact, a suite's word is the owner's.
+    fn test_facts(&mut self) {
+        let opening = self.opening();
+        let exit = self.session.records.iter().copied().find_map(|record| match &record.fields {
+            Some(Fields::ProcessExit(exit)) => Some((record, exit.code == Some(0))),
+            _ => None,
+        });
+        let passed = exit.is_some_and(|(_, clean)| clean) && self.session.outcome == Outcome::Sealed;
+        let records: Vec<_> = [Some(opening), exit.map(|(record, _)| record)].into_iter().flatten().collect();
+        self.add_at("test.suite", passed, Tier::SelfReported, &records);
+    }
+}
+
+/// The keys of its own that the agent sent in this session.
+pub fn own_keys<'a>(session: &Session<'a>) -> impl Iterator<Item = (&'a EventRecord, &'a AgentKeyIgnored)> {
+    session.records.iter().copied().filter_map(|record| match &record.fields {
+        Some(Fields::AgentKeyIgnored(ignored)) => Some((record, ignored)),
+        _ => None,
+    })
+}
+
+fn names_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    SECRET_NAME_PARTS.iter().any(|part| name.contains(part))
+}
+
+/// Whether the model that answered is the one asked for, or a dated or tagged edition of it.
+fn is_model(asked: &str, answered: &str) -> bool {
+    !asked.is_empty()
+        && answered.strip_prefix(asked).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', ':', '@']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edition_is_the_model_and_a_sibling_is_not() {
+        assert!(is_model("m-4", "m-4"));
+        assert!(is_model("m-4", "m-4-2026-01-01"));
+        assert!(!is_model("m-4", "m-4o"));
+        assert!(!is_model("m-4", "m-3"));
+        assert!(!is_model("", "m-4"));
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        assert!(names_a_secret("OPENAI_API_KEY") && names_a_secret("github_token") && names_a_secret("PGPASSWORD"));
+        assert!(!names_a_secret("PATH") && !names_a_secret("LANG"));
+    }
+}

@@ -11,6 +11,7 @@
 //! [`caps`] takes away what may not stand, [`integrity`] says how far to trust it, and [`mod@score`]
 //! writes the [`Report`]. `docs/concepts/scoring.md` tells it for people.
 
+pub mod actions;
 pub mod bank;
 pub mod caps;
 pub mod claims;
@@ -20,6 +21,7 @@ pub mod explain;
 pub mod facts;
 pub mod gate;
 pub mod integrity;
+pub mod question;
 pub mod render;
 pub mod report;
 pub mod score;

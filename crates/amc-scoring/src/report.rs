@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 /// The version of the report's format.
 pub const REPORT_VERSION: u32 = 1;
 
+/// Distinct models that a report lists; an agent can invent names without end.
+pub const MODELS_MAX: usize = 20;
+/// Characters of a model's name that a report keeps.
+pub const MODEL_CHARS_MAX: usize = 128;
+
 /// Whether the run may be relied on at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -124,6 +129,8 @@ pub struct Report {
     pub artifacts: Vec<ArtifactUse>,
     /// Where the counted sessions' calls went.
     pub upstreams: Vec<Upstream>,
+    /// Models asked for and answering, most used first, at most [`MODELS_MAX`].
+    pub models: Vec<ModelUse>,
     /// Trace lines against receipts.
     pub correlation: Correlation,
     /// What the detectors found, by fact.
@@ -321,6 +328,21 @@ pub struct Upstream {
     pub provider: String,
     /// Its base URL as the gateway said when it started; `None` when no start is on record.
     pub base_url: Option<String>,
+    /// Calls.
+    pub calls: u64,
+}
+
+/// A model as the agent asked for it and as the provider named the one that answered. Both are
+/// words of untrusted parties, cut to [`MODEL_CHARS_MAX`]; no gate reads them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelUse {
+    /// The provider's name in the gateway's configuration.
+    pub provider: String,
+    /// What was asked for.
+    pub asked: Option<String>,
+    /// What answered.
+    pub answered: Option<String>,
     /// Calls.
     pub calls: u64,
 }

@@ -1,12 +1,27 @@
 //! The run: events in, report out.
 
-use amc_core::kinds::LogHead;
-use amc_core::{AgentId, WorkspaceName};
-use amc_evidence::VerifiedEvent;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bank::Bank;
+use amc_core::kinds::{Fields, KeyPurpose, LogHead, SessionPurpose};
+use amc_core::timestamp::{NS_PER_DAY, to_rfc3339};
+use amc_core::{AgentId, Digest, Finding, FindingCode, RunId, Tier, WorkspaceName, codec};
+use amc_evidence::{EventRecord, VerifiedEvent};
+
+use crate::bank::{Bank, Layer, Tag};
+use crate::caps::Circumstances;
 use crate::claims::{Claims, Target};
-use crate::report::Report;
+use crate::configs::Configs;
+use crate::detect::{self, Exchange};
+use crate::facts::{Fact, fact_kind};
+use crate::gate::Standing;
+use crate::integrity::{Counts, integrity, label};
+use crate::report::{
+    ArtifactUse, BankRef, Correlation, DayTiers, EarlierRun, FactSummary, LayerResult, MODEL_CHARS_MAX, MODELS_MAX,
+    ModelUse, QuestionResult, REPORT_VERSION, Report, SessionResult, Status, TargetRef, Upstream,
+};
+use crate::select::{Window, clock_span, select_audit, select_evidence};
+use crate::sessions::{Boundary, Outcome, Session, Sessions, Witnessed};
+use crate::{SCORER, actions, question};
 
 /// Everything that a score depends on. Nothing else changes a byte of the report.
 #[derive(Debug, Clone)]
@@ -19,9 +34,9 @@ pub struct ScoreInput<'a> {
     pub evidence_head: LogHead,
     /// The slice of the audit log: events from its size on are ignored.
     pub audit_head: LogHead,
-    /// The whole slice, or exactly what [`select_evidence`](crate::select_evidence) names, in any order.
+    /// The whole slice, or exactly what [`select_evidence`] names, in any order.
     pub evidence: &'a [VerifiedEvent],
-    /// The whole slice, or exactly what [`select_audit`](crate::select_audit) names, in any order.
+    /// The whole slice, or exactly what [`select_audit`] names, in any order.
     pub audit: &'a [VerifiedEvent],
     /// The bank in force.
     pub bank: &'a Bank,
@@ -37,6 +52,516 @@ pub struct ScoreInput<'a> {
 
 /// Scores a run. The same input gives the same bytes, whatever the order of the events.
 pub fn score(input: &ScoreInput<'_>) -> Report {
-    let _ = input;
-    unreachable!("under construction")
+    let window = Window::new(input.as_of_ns, input.window_s);
+    let evidence = slice(input.evidence, input.evidence_head.size, |records| {
+        select_evidence(input.agent, input.as_of_ns, input.window_s, records)
+    });
+    let audit = slice(input.audit, input.audit_head.size, |records| select_audit(input.agent, records));
+    let witnessed = Witnessed::new(&input.evidence_head.origin, audit.iter().copied());
+    let sessions = Sessions::new(input.agent, window, &evidence, &witnessed);
+    let configs = Configs::new(&evidence, &audit);
+    let facts = detect::detect(&sessions, &configs, &input.bank.limits);
+    let mut run = Run { input, window, evidence, audit, sessions, configs, facts, findings: Vec::new() };
+    run.report()
+}
+
+/// The events of a slice that count, by index, each once.
+fn slice<'a>(
+    events: &'a [VerifiedEvent],
+    size: u64,
+    select: impl FnOnce(&mut dyn Iterator<Item = &'a EventRecord>) -> BTreeSet<u64>,
+) -> Vec<&'a EventRecord> {
+    let within = || events.iter().map(|event| &**event).filter(move |record| record.event.index < size);
+    let chosen = select(&mut within());
+    let mut records: Vec<&EventRecord> = within().filter(|record| chosen.contains(&record.event.index)).collect();
+    records.sort_by(|a, b| a.event.index.cmp(&b.event.index).then(a.hash.cmp(&b.hash)));
+    records.dedup_by_key(|record| record.event.index);
+    records
+}
+
+struct Run<'a> {
+    input: &'a ScoreInput<'a>,
+    window: Window,
+    evidence: Vec<&'a EventRecord>,
+    audit: Vec<&'a EventRecord>,
+    sessions: Sessions<'a>,
+    configs: Configs<'a>,
+    facts: Vec<Fact>,
+    findings: Vec<Finding>,
+}
+
+impl Run<'_> {
+    fn report(&mut self) -> Report {
+        let bank = self.input.bank;
+        let log_fails = self.revoked_keys();
+        let missing = self.session_findings();
+        let bad_sessions = missing + self.sessions.list.iter().filter(|session| session.outcome.is_failing()).count();
+        let clock_events = self.clock_findings();
+        let own_keys = self.key_findings();
+        self.findings.extend(self.configs.findings(self.window.start_ns));
+        let (upstreams, models) = (self.upstreams(&self.calls()), models(&self.calls()));
+        let now = Circumstances {
+            config_broken: !self.configs.broken().is_empty(),
+            cherry_picking: missing > 0 || self.any_session(|session| session.outcome == Outcome::Unsealed),
+            route_past_gateway: own_keys,
+            llm_evidence: !upstreams.is_empty(),
+            ..Circumstances::default()
+        };
+        let unproven = self.boundary_findings();
+        let questions = self.questions(&now);
+        let packs_named: BTreeSet<&String> = bank.questions.iter().flat_map(|question| &question.packs).collect();
+        let counts = Counts {
+            broken_configs: self.configs.broken().iter().map(|load| load.fields.path.clone()).collect(),
+            unsupported_claims: self.count(FindingCode::FlagUnsupportedClaim),
+            packs_not_run: packs_named.iter().filter(|pack| !now.packs.contains_key(**pack)).count() as u64,
+            bad_sessions: bad_sessions as u64,
+            clock_events,
+            ..Counts::default()
+        };
+        let (integrity_bp, breakdown) = integrity(self.coverage_bp(), &counts, log_fails);
+        let status = if log_fails || unproven { Status::Invalid } else { Status::Valid };
+        let layers = layers(&questions);
+        let overall_bp = mean(layers.iter().map(|layer| layer.level_bp));
+        self.findings.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.cmp(b)));
+        self.findings.dedup();
+        let mut report = Report {
+            report_version: REPORT_VERSION,
+            scorer: SCORER.to_owned(),
+            run_id: self.run_id(),
+            workspace: self.input.workspace.clone(),
+            agent: self.input.agent.clone(),
+            as_of: to_rfc3339(self.input.as_of_ns),
+            window_s: self.input.window_s,
+            evidence: self.input.evidence_head.clone(),
+            audit: self.input.audit_head.clone(),
+            bank: BankRef { id: bank.id.clone(), version: bank.version, sha256: bank.sha256 },
+            claims_sha256: self.input.claims.map(|claims| claims.sha256),
+            target: self.input.target.map(|target| target_ref(target, &questions)),
+            status,
+            label: label(integrity_bp, status, self.has_config_finding(), self.mostly_observed()),
+            overall_bp,
+            integrity_bp,
+            integrity: breakdown,
+            layers,
+            questions,
+            findings: std::mem::take(&mut self.findings),
+            sessions: self.sessions.list.iter().map(session_result).collect(),
+            sessions_before: self.sessions.before,
+            artifacts: self.artifacts(),
+            upstreams,
+            models,
+            correlation: Correlation { applicable: false, lines: 0, valid: 0, ratio_bp: 0 },
+            facts: fact_summaries(&self.facts),
+            timeline: timeline(&self.facts),
+            earlier_runs: self.earlier_runs(),
+            next_actions: Vec::new(),
+        };
+        report.next_actions = actions::next_actions(&report, bank);
+        report
+    }
+
+    /// The id of a run is a digest of its inputs, so the same run has the same id everywhere.
+    fn run_id(&self) -> RunId {
+        let input = self.input;
+        let bytes = codec::encode(&(
+            (SCORER, input.workspace, input.agent, input.as_of_ns, input.window_s),
+            (&input.evidence_head, &input.audit_head, input.bank.sha256),
+            (input.claims.map(|claims| claims.sha256), input.target.map(|target| target.sha256)),
+        ));
+        let digest = amc_crypto::sha256(&[b"amc/run/v1\n", bytes.as_slice()].concat());
+        RunId::new(format!("run-{}", &digest.to_string()[..32])).expect("32 hex digits after run- are a run id")
+    }
+
+    fn questions(&mut self, now: &Circumstances) -> Vec<QuestionResult> {
+        let standings: Vec<Standing> = self.sessions.list.iter().map(standing).collect();
+        let blocker = self.blocker();
+        let mut results = Vec::with_capacity(self.input.bank.questions.len());
+        for asked in &self.input.bank.questions {
+            let claimed = self.input.claims.and_then(|claims| claims.levels.get(&asked.id).copied());
+            let target = self.input.target.and_then(|target| target.levels.get(&asked.id).copied());
+            let asked = question::Asked { question: asked, claimed, target };
+            let ground = question::Evidence {
+                facts: &self.facts,
+                sessions: &standings,
+                blocker,
+                as_of_ns: self.input.as_of_ns,
+                circumstances: now,
+            };
+            let (result, findings) = question::answer(&asked, &ground);
+            self.findings.extend(findings);
+            results.push(result);
+        }
+        results
+    }
+
+    /// Whether something forbids levels 4 and 5 everywhere.
+    fn blocker(&self) -> bool {
+        let invalid = |load: &crate::configs::Load<'_>| load.fields.state == amc_core::kinds::ConfigState::Invalid;
+        self.configs.broken().iter().any(invalid)
+            || self.any_session(|session| matches!(session.boundary, Boundary::Violated(_)))
+    }
+
+    fn any_session(&self, wanted: impl Fn(&Session<'_>) -> bool) -> bool {
+        self.sessions.list.iter().any(wanted)
+    }
+
+    fn count(&self, code: FindingCode) -> u64 {
+        self.findings.iter().filter(|finding| finding.code == code).count() as u64
+    }
+
+    fn coverage_bp(&self) -> u32 {
+        let best = |question: &crate::bank::Question| {
+            let high_risk = question.is(Tag::HighRisk);
+            let named = question.facts();
+            let facts = self.facts.iter().filter(|fact| named.contains(fact.id));
+            let tiers = facts.filter_map(|fact| crate::facts::weigh(fact, self.input.as_of_ns, high_risk));
+            tiers.map(|weighed| weighed.tier).max().map_or(0, |tier| tier.weight_bp().min(10_000))
+        };
+        mean(self.input.bank.questions.iter().map(best))
+    }
+
+    fn mostly_observed(&self) -> bool {
+        let observed = self.facts.iter().filter(|fact| fact.tier >= Tier::Observed).count();
+        !self.facts.is_empty() && observed * 2 >= self.facts.len()
+    }
+
+    fn has_config_finding(&self) -> bool {
+        self.findings.iter().any(|finding| {
+            use FindingCode as Code;
+            let config = matches!(
+                finding.code,
+                Code::ConfigUnsigned | Code::ConfigSignatureInvalid | Code::ConfigVersionRollback | Code::ConfigStale
+            );
+            config && finding.severity > amc_core::Severity::Info
+        })
+    }
+
+    /// Whether an event of either slice was signed by a key after the other role revoked it.
+    fn revoked_keys(&mut self) -> bool {
+        let (evidence, audit) = (&self.input.evidence_head.origin, &self.input.audit_head.origin);
+        let found = [
+            signed_after_revocation("evidence", evidence, &self.evidence, &self.audit),
+            signed_after_revocation("audit", audit, &self.audit, &self.evidence),
+        ];
+        let found: Vec<Finding> = found.into_iter().flatten().collect();
+        let fails = !found.is_empty();
+        self.findings.extend(found);
+        fails
+    }
+
+    /// Findings about sessions; gives the number of missing ones.
+    fn session_findings(&mut self) -> usize {
+        let missing = self.sessions.missing();
+        if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
+            let what = format!(
+                "{} of the agent's session numbers are missing or out of order (from {first} to {last}); \
+                 a run counts every session, so no question goes above level 3",
+                missing.len()
+            );
+            self.findings.push(Finding::warn(FindingCode::CherryPickGap, format!("session {first}"), what));
+        }
+        for session in self.sessions.list.iter().filter(|session| session.outcome == Outcome::Unsealed) {
+            let what = format!(
+                "session {} (number {}) has no seal a day after it opened; it counts as failing, and no question goes \
+                 above level 3",
+                session.id, session.open.number
+            );
+            let subject = format!("evidence#{}", session.open_index);
+            self.findings.push(Finding::warn(FindingCode::SessionUnsealed, subject, what));
+        }
+        for record in &self.evidence {
+            if let Some(Fields::LogRecovered(recovered)) = &record.fields {
+                let what = format!("the log was opened after a crash; {} bytes were cut", recovered.bytes_cut);
+                let subject = format!("evidence#{}", record.event.index);
+                self.findings.push(Finding::info(FindingCode::LedgerRecovered, subject, what));
+            }
+        }
+        missing.len()
+    }
+
+    fn clock_findings(&mut self) -> u64 {
+        let mut count = 0;
+        for record in &self.evidence {
+            if clock_span(record).is_none() {
+                continue;
+            }
+            count += 1;
+            let what = match &record.fields {
+                Some(Fields::ClockStep(step)) => {
+                    format!(
+                        "the wall clock moved by {} ns against the boot clock; its days do not count",
+                        step.delta_ns
+                    )
+                }
+                Some(Fields::ClockRollback(back)) => {
+                    format!("the wall clock went back by {} ns; its days do not count", back.by_ns)
+                }
+                _ => continue,
+            };
+            let subject = format!("evidence#{}", record.event.index);
+            self.findings.push(Finding::warn(FindingCode::ClockRollback, subject, what));
+        }
+        count
+    }
+
+    /// Findings about keys of its own that the agent sent; whether there were any.
+    fn key_findings(&mut self) -> bool {
+        let in_sessions = self.sessions.list.iter().filter(|session| session.is_work()).flat_map(detect::own_keys);
+        let outside = self.evidence.iter().copied().filter(|record| record.event.session.is_none());
+        let outside = outside.filter_map(|record| match &record.fields {
+            Some(Fields::AgentKeyIgnored(ignored)) => Some((record, ignored)),
+            _ => None,
+        });
+        let mut by_provider: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (record, ignored) in in_sessions.chain(outside) {
+            let (_, count) = by_provider.entry(&ignored.provider).or_insert((record.event.index, 0));
+            *count += 1;
+        }
+        for (provider, (first, count)) in &by_provider {
+            let what = format!(
+                "the agent sent a key of its own for {provider}, {count} time(s); it was not used, but a provider key is \
+                 within the agent's reach: take it away, so that no route leads past the gateway"
+            );
+            let subject = format!("evidence#{first}");
+            self.findings.push(Finding::warn(FindingCode::AgentProvidedKeyIgnored, subject, what));
+        }
+        !by_provider.is_empty()
+    }
+
+    /// Findings about the trust boundary; whether it is unproven for any counted session.
+    fn boundary_findings(&mut self) -> bool {
+        let mut unproven = false;
+        for session in self.sessions.list.iter().filter(|session| session.is_work()) {
+            let (id, number) = (session.id, session.open.number);
+            let (code, index, what) = match session.boundary {
+                Boundary::Proven => continue,
+                Boundary::Violated(index) => (
+                    FindingCode::TrustBoundaryViolated,
+                    index,
+                    format!(
+                        "session {id} (number {number}) reached what an agent must never reach; the run is INVALID"
+                    ),
+                ),
+                Boundary::Unproven => (
+                    FindingCode::TrustBoundaryUnproven,
+                    session.open_index,
+                    format!(
+                        "nobody probed what the agent of session {id} (number {number}) can reach, so its evidence \
+                         cannot be told from its own inventions; the run is INVALID"
+                    ),
+                ),
+            };
+            unproven = true;
+            self.findings.push(Finding::error(code, format!("evidence#{index}"), what));
+        }
+        unproven
+    }
+
+    /// The calls of the agent's counted sessions.
+    fn calls(&self) -> Vec<Exchange<'_>> {
+        self.sessions.list.iter().filter(|session| session.is_work()).flat_map(detect::exchanges).collect()
+    }
+
+    fn artifacts(&self) -> Vec<ArtifactUse> {
+        let mut uses: BTreeMap<Option<Digest>, ArtifactUse> = BTreeMap::new();
+        for session in self.sessions.list.iter().filter(|session| session.is_work()) {
+            let number = session.open.number;
+            let sha256 = session.open.artifact;
+            let first = ArtifactUse { sha256, sessions: 0, first_session: number, last_session: number };
+            let entry = uses.entry(sha256).or_insert(first);
+            entry.sessions += 1;
+            entry.first_session = number.min(entry.first_session);
+            entry.last_session = number.max(entry.last_session);
+        }
+        uses.into_values().collect()
+    }
+
+    fn upstreams(&self, calls: &[Exchange<'_>]) -> Vec<Upstream> {
+        let starts: Vec<_> = self
+            .evidence
+            .iter()
+            .filter_map(|record| match &record.fields {
+                Some(Fields::GatewayStarted(started)) => Some((record.event.index, &started.providers)),
+                _ => None,
+            })
+            .collect();
+        let mut found: BTreeMap<(String, Option<String>), u64> = BTreeMap::new();
+        for call in calls {
+            let at = starts.partition_point(|(index, _)| *index < call.request_record.event.index);
+            let named = starts[..at].last().and_then(|(_, providers)| {
+                providers.iter().find(|(name, _)| *name == call.request.provider).map(|(_, base_url)| base_url.clone())
+            });
+            *found.entry((call.request.provider.clone(), named)).or_default() += 1;
+        }
+        found.into_iter().map(|((provider, base_url), calls)| Upstream { provider, base_url, calls }).collect()
+    }
+
+    fn earlier_runs(&self) -> Vec<EarlierRun> {
+        let runs = self.audit.iter().filter_map(|record| match &record.fields {
+            Some(Fields::RunRecorded(run)) => Some(EarlierRun {
+                run_id: run.run_id.clone(),
+                index: record.event.index,
+                recorded: to_rfc3339(record.event.wall_ns),
+                status: run.status.clone(),
+                label: run.label.clone(),
+                overall_bp: run.overall_bp,
+                integrity_bp: run.integrity_bp,
+                report_sha256: run.report_sha256,
+            }),
+            _ => None,
+        });
+        runs.collect()
+    }
+}
+
+fn models(calls: &[Exchange<'_>]) -> Vec<ModelUse> {
+    let cut = |name: &String| name.chars().take(MODEL_CHARS_MAX).collect::<String>();
+    let mut found: BTreeMap<_, u64> = BTreeMap::new();
+    for call in calls {
+        let answered = call.response.and_then(|(_, response)| response.model.as_ref().map(cut));
+        let key = (call.request.provider.clone(), call.request.model.as_ref().map(cut), answered);
+        *found.entry(key).or_default() += 1;
+    }
+    let named = |((provider, asked, answered), calls)| ModelUse { provider, asked, answered, calls };
+    let mut models: Vec<ModelUse> = found.into_iter().map(named).collect();
+    models.sort_by_key(|model| std::cmp::Reverse(model.calls));
+    models.truncate(MODELS_MAX);
+    models
+}
+
+fn signed_after_revocation(
+    name: &str,
+    origin: &str,
+    log: &[&EventRecord],
+    other_log: &[&EventRecord],
+) -> Option<Finding> {
+    let mut keys: Vec<(u64, Digest)> = Vec::new();
+    for record in log {
+        match &record.fields {
+            Some(Fields::LogOpened(opened)) => keys.push((record.event.index, opened.log_public)),
+            Some(Fields::KeyRotated(rotated)) if rotated.purpose == KeyPurpose::Log => {
+                keys.push((record.event.index + 1, rotated.public));
+            }
+            _ => {}
+        }
+    }
+    let revoked = other_log.iter().filter_map(|record| match &record.fields {
+        Some(Fields::KeyRevoked(revoked)) if revoked.purpose == KeyPurpose::Log && revoked.origin == origin => {
+            Some((revoked.public, revoked.from_index))
+        }
+        _ => None,
+    });
+    let revoked: BTreeMap<Digest, u64> = revoked.fold(BTreeMap::new(), |mut all, (key, from)| {
+        let earliest = all.entry(key).or_insert(from);
+        *earliest = from.min(*earliest);
+        all
+    });
+    let signer = |index: u64| keys[..keys.partition_point(|(from, _)| *from <= index)].last().map(|(_, key)| *key);
+    let bad = log
+        .iter()
+        .map(|record| record.event.index)
+        .find(|index| signer(*index).and_then(|key| revoked.get(&key)).is_some_and(|from_index| from_index <= index))?;
+    let what =
+        "this event was signed by a key after its revocation; nothing from here on counts and the run is INVALID";
+    Some(Finding::error(FindingCode::KeyRevoked, format!("{name}#{bad}"), what))
+}
+
+fn standing(session: &Session<'_>) -> Standing {
+    Standing {
+        failing: session.open.purpose == SessionPurpose::Agent && session.outcome.is_failing(),
+        cosigned: session.cosigned,
+        day_covered: session.day_covered,
+        sandboxed: session.sandboxed,
+    }
+}
+
+fn session_result(session: &Session<'_>) -> SessionResult {
+    let (purpose, reason) = match session.open.purpose {
+        _ if session.outcome == Outcome::Open => (session.open.purpose, "still open and younger than a day"),
+        SessionPurpose::Drill => (SessionPurpose::Drill, "a drill: only assurance facts come from it"),
+        SessionPurpose::Test => (SessionPurpose::Test, "a test: only test facts come from it"),
+        SessionPurpose::Agent if session.outcome.is_failing() => {
+            (SessionPurpose::Agent, "counts as failing: it has no ordinary seal")
+        }
+        SessionPurpose::Agent if !session.cosigned => {
+            (SessionPurpose::Agent, "counts up to level 3: not cosigned within a day of its seal")
+        }
+        SessionPurpose::Agent => (SessionPurpose::Agent, "counts"),
+    };
+    let purpose = match purpose {
+        SessionPurpose::Agent => "agent",
+        SessionPurpose::Test => "test",
+        SessionPurpose::Drill => "drill",
+    };
+    SessionResult {
+        id: session.id,
+        number: session.open.number,
+        purpose: purpose.to_owned(),
+        opened: to_rfc3339(session.open_wall_ns),
+        open_index: session.open_index,
+        seal_index: session.seal_index,
+        outcome: session.outcome.as_str().to_owned(),
+        boundary: session.boundary.as_str().to_owned(),
+        cosigned: session.cosigned,
+        events: session.events(),
+        counted: session.counted(),
+        reason: reason.to_owned(),
+    }
+}
+
+fn target_ref(target: &Target, questions: &[QuestionResult]) -> TargetRef {
+    let missing = questions.iter().map(|question| {
+        let wanted = question.target.unwrap_or(0);
+        u32::from(wanted.saturating_sub(question.final_level)) * 10_000
+    });
+    TargetRef { id: target.id.clone(), sha256: target.sha256, distance_bp: missing.sum() }
+}
+
+fn layers(questions: &[QuestionResult]) -> Vec<LayerResult> {
+    let of = |layer: Layer| {
+        let own = || questions.iter().filter(move |question| question.layer == layer.id());
+        LayerResult {
+            id: layer.id().to_owned(),
+            title: layer.title().to_owned(),
+            level_bp: mean(own().map(|question| question.value_bp)),
+            raw_bp: mean(own().map(|question| u32::from(question.final_level) * 10_000)),
+        }
+    };
+    Layer::ALL.into_iter().map(of).collect()
+}
+
+fn fact_summaries(facts: &[Fact]) -> Vec<FactSummary> {
+    // Facts are sorted, so those of one id stand together.
+    let groups = facts.chunk_by(|a, b| a.id == b.id);
+    let summary = |group: &[Fact]| FactSummary {
+        fact: group[0].id.to_owned(),
+        detector: fact_kind(group[0].id).map_or(0, |kind| kind.detector),
+        pass: group.iter().filter(|fact| fact.pass).count() as u64,
+        fail: group.iter().filter(|fact| !fact.pass).count() as u64,
+        sessions: group.iter().map(|fact| fact.session).collect::<BTreeSet<_>>().len() as u64,
+        days: group.iter().map(|fact| fact.day).collect::<BTreeSet<_>>().len() as u64,
+        best_tier: group.iter().map(|fact| fact.tier).max().unwrap_or(Tier::SelfReported),
+    };
+    groups.map(summary).collect()
+}
+
+fn timeline(facts: &[Fact]) -> Vec<DayTiers> {
+    let mut days: BTreeMap<i64, [u64; 4]> = BTreeMap::new();
+    for fact in facts {
+        days.entry(fact.day).or_default()[usize::from(fact.tier.code())] += 1;
+    }
+    let line = |(day, [self_reported, attested, observed, observed_hardened]): (i64, [u64; 4])| DayTiers {
+        day: to_rfc3339(day.saturating_mul(NS_PER_DAY)).chars().take(10).collect(),
+        observed_hardened,
+        observed,
+        attested,
+        self_reported,
+    };
+    days.into_iter().map(line).collect()
+}
+
+/// Mean, rounded down; 0 of nothing.
+fn mean(values: impl Iterator<Item = u32>) -> u32 {
+    let (sum, count) = values.fold((0u64, 0u64), |(sum, count), value| (sum + u64::from(value), count + 1));
+    sum.checked_div(count).and_then(|mean| u32::try_from(mean).ok()).unwrap_or(0)
 }

@@ -1,1 +1,293 @@
-//! sessions.
+//! The selected events as sessions: which count, which fail, which day they belong to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use amc_core::kinds::{AgentHead, Fields, SessionOpen, SessionOutcome, SessionPurpose};
+use amc_core::timestamp::{NS_PER_DAY, NS_PER_S, utc_day};
+use amc_core::{AgentId, SessionId, Tier};
+use amc_evidence::EventRecord;
+
+use crate::select::{Covered, Window, clock_span};
+
+/// A session that is still open counts from this age on, as a failing one; a seal must be cosigned
+/// within as much.
+pub const DAY_NS: i64 = NS_PER_DAY;
+
+/// How a session stands at `as_of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Sealed in the ordinary way.
+    Sealed,
+    /// Sealed after the wrapper went away.
+    Interrupted,
+    /// Sealed after the monitor went away.
+    Recovered,
+    /// No seal, and younger than a day.
+    Open,
+    /// No seal, and a day old or more.
+    Unsealed,
+}
+
+impl Outcome {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Sealed => "sealed",
+            Outcome::Interrupted => "interrupted",
+            Outcome::Recovered => "recovered",
+            Outcome::Open => "open",
+            Outcome::Unsealed => "unsealed",
+        }
+    }
+
+    /// Whether the session failed as a whole.
+    pub const fn is_failing(self) -> bool {
+        matches!(self, Outcome::Interrupted | Outcome::Recovered | Outcome::Unsealed)
+    }
+}
+
+/// What a boundary probe said of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boundary {
+    /// Probed, and nothing that matters was reached.
+    Proven,
+    /// Something was reached that must never be; the index of the event that says so.
+    Violated(u64),
+    /// Nobody tried.
+    Unproven,
+}
+
+impl Boundary {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Boundary::Proven => "proven",
+            Boundary::Violated(_) => "violated",
+            Boundary::Unproven => "unproven",
+        }
+    }
+}
+
+/// What one event says about the trust boundary. No kind of this release is a boundary probe;
+/// the kind that will be one is read here and nowhere else.
+const fn boundary_of(_record: &EventRecord) -> Option<Boundary> {
+    None
+}
+
+/// One session of the agent in the window.
+#[derive(Debug, Clone)]
+pub struct Session<'a> {
+    /// Its id.
+    pub id: SessionId,
+    /// What its opening says.
+    pub open: &'a SessionOpen,
+    /// Index of its opening.
+    pub open_index: u64,
+    /// Wall time of its opening.
+    pub open_wall_ns: i64,
+    /// Tier of its opening.
+    pub open_tier: Tier,
+    /// Index of its seal.
+    pub seal_index: Option<u64>,
+    /// Its events in log order, the seal included.
+    pub records: Vec<&'a EventRecord>,
+    /// How it stands.
+    pub outcome: Outcome,
+    /// What is known of its trust boundary.
+    pub boundary: Boundary,
+    /// Whether the auditor cosigned it within a day of its seal.
+    pub cosigned: bool,
+    /// Whether its day counts for levels 4 and 5.
+    pub day_covered: bool,
+    /// Whether a sandbox posture was attested for it. Nothing emits that yet.
+    pub sandboxed: bool,
+}
+
+impl Session<'_> {
+    /// Whether its facts count.
+    pub fn counted(&self) -> bool {
+        self.outcome != Outcome::Open && self.open.purpose != SessionPurpose::Drill
+    }
+
+    /// Whether it is the agent's own work and counts.
+    pub fn is_work(&self) -> bool {
+        self.counted() && self.open.purpose == SessionPurpose::Agent
+    }
+
+    /// UTC day of its opening.
+    pub const fn day(&self) -> i64 {
+        utc_day(self.open_wall_ns)
+    }
+
+    /// Its number of events, the seal not counted.
+    pub fn events(&self) -> u64 {
+        let seals = usize::from(self.seal_index.is_some());
+        (self.records.len() - seals) as u64
+    }
+}
+
+/// The agent's sessions in the window, and what surrounds them.
+#[derive(Debug, Clone)]
+pub struct Sessions<'a> {
+    /// Those in the window, by position.
+    pub list: Vec<Session<'a>>,
+    /// Number of the session before the first one in the window; 0 when there is none.
+    pub before: u64,
+    /// Whether the session before the window is among the events, or needs to be.
+    pub before_known: bool,
+    /// The newest head of the agent and its index.
+    pub head: Option<(u64, &'a AgentHead)>,
+}
+
+/// What cosigned checkpoints say about time: which sizes were witnessed when.
+#[derive(Debug, Clone, Default)]
+pub struct Witnessed {
+    /// Size and the earliest time (seconds) at which this size or a larger one was cosigned, by size.
+    by_size: Vec<(u64, u64)>,
+    /// The largest size cosigned on each UTC day.
+    by_day: BTreeMap<i64, u64>,
+}
+
+impl Witnessed {
+    /// From `checkpoint_cosigned` events of the audit log about the evidence log `origin`.
+    pub fn new<'a>(origin: &str, audit: impl Iterator<Item = &'a EventRecord>) -> Self {
+        let mut by_size = Vec::new();
+        let mut by_day = BTreeMap::new();
+        for record in audit {
+            let Some(Fields::CheckpointCosigned(cosigned)) = &record.fields else { continue };
+            if cosigned.head.origin != origin {
+                continue;
+            }
+            by_size.push((cosigned.head.size, cosigned.time_s));
+            let time_ns = i64::try_from(cosigned.time_s).unwrap_or(i64::MAX).saturating_mul(NS_PER_S);
+            let largest = by_day.entry(utc_day(time_ns)).or_insert(cosigned.head.size);
+            *largest = cosigned.head.size.max(*largest);
+        }
+        by_size.sort_unstable();
+        let mut earliest = u64::MAX;
+        for (_, time_s) in by_size.iter_mut().rev() {
+            earliest = earliest.min(*time_s);
+            *time_s = earliest;
+        }
+        Witnessed { by_size, by_day }
+    }
+
+    /// When a checkpoint that covers this index was first cosigned, in seconds since the epoch.
+    pub fn first_covering(&self, index: u64) -> Option<u64> {
+        let at = self.by_size.partition_point(|(size, _)| *size <= index);
+        self.by_size.get(at).map(|(_, time_s)| *time_s)
+    }
+
+    /// Whether a cosignature of that UTC day covers this index.
+    pub fn covers_on(&self, day: i64, index: u64) -> bool {
+        self.by_day.get(&day).is_some_and(|size| *size > index)
+    }
+}
+
+impl<'a> Sessions<'a> {
+    /// Puts selected records (sorted by index) into sessions.
+    pub fn new(agent: &AgentId, window: Window, records: &[&'a EventRecord], witnessed: &Witnessed) -> Self {
+        let (covered, opens) = Covered::of(agent, window, records.iter().copied());
+        let stepped = stepped_days(records);
+        let mut grouped: BTreeMap<u64, Vec<&'a EventRecord>> = BTreeMap::new();
+        let mut head = None;
+        for record in records {
+            let event = &record.event;
+            if event.agent.as_ref() != Some(agent) {
+                continue;
+            }
+            match (event.session, &record.fields) {
+                (Some(id), _) => {
+                    if let Some(open_index) = opens.get(&id) {
+                        grouped.entry(*open_index).or_default().push(record);
+                    }
+                }
+                (None, Some(Fields::AgentHead(fields))) => head = Some((event.index, fields)),
+                _ => {}
+            }
+        }
+        let mut list = Vec::new();
+        let mut before = None;
+        for (open_index, records) in grouped {
+            let Some(session) = session_of(open_index, records, window.end_ns, witnessed, &stepped) else { continue };
+            if covered.in_window(open_index) {
+                list.push(session);
+            } else {
+                before = Some(session.open.number);
+            }
+        }
+        Sessions { before: before.unwrap_or(0), before_known: before.is_some(), list, head }
+    }
+
+    /// Numbers that are missing between the session before the window and the agent's head.
+    pub fn missing(&self) -> Vec<u64> {
+        let Some(first) = self.list.first() else {
+            let last = self.head.map_or(0, |(_, head)| head.last_number);
+            return (self.before + 1..=last).take(MISSING_MAX).collect();
+        };
+        let have: BTreeSet<u64> = self.list.iter().map(|session| session.open.number).collect();
+        let from = if self.before_known { self.before + 1 } else { 1 };
+        let last = have.last().copied().unwrap_or(0).max(self.head.map_or(0, |(_, head)| head.last_number));
+        let out_of_order = self.list.windows(2).any(|pair| pair[0].open.number >= pair[1].open.number);
+        let gaps = (from..=last).filter(|number| !have.contains(number));
+        let twice = out_of_order.then_some(first.open.number);
+        gaps.take(MISSING_MAX).chain(twice).collect()
+    }
+}
+
+/// As many missing numbers are told apart; more make no difference to any rule.
+const MISSING_MAX: usize = 100;
+
+fn session_of<'a>(
+    open_index: u64,
+    records: Vec<&'a EventRecord>,
+    as_of_ns: i64,
+    witnessed: &Witnessed,
+    stepped: &BTreeSet<i64>,
+) -> Option<Session<'a>> {
+    let opening = records.iter().copied().find(|record| record.event.index == open_index)?;
+    let Some(Fields::SessionOpen(open)) = &opening.fields else { return None };
+    let seal = records.iter().copied().find_map(|record| match &record.fields {
+        Some(Fields::SessionSeal(seal)) => Some((record, seal)),
+        _ => None,
+    });
+    let open_wall_ns = opening.event.wall_ns;
+    let outcome = match seal.map(|(_, seal)| seal.outcome) {
+        Some(SessionOutcome::Sealed) => Outcome::Sealed,
+        Some(SessionOutcome::Interrupted) => Outcome::Interrupted,
+        Some(SessionOutcome::Recovered) => Outcome::Recovered,
+        None if as_of_ns.saturating_sub(open_wall_ns) < DAY_NS => Outcome::Open,
+        None => Outcome::Unsealed,
+    };
+    let cosigned = seal.is_some_and(|(record, _)| {
+        let latest_ns = record.event.wall_ns.saturating_add(DAY_NS);
+        let latest_s = u64::try_from(latest_ns / NS_PER_S).unwrap_or(0);
+        witnessed.first_covering(record.event.index).is_some_and(|time_s| time_s <= latest_s)
+    });
+    let day = utc_day(open_wall_ns);
+    let said = |want: fn(&Boundary) -> bool| records.iter().copied().filter_map(boundary_of).find(want);
+    let boundary = said(|boundary| matches!(boundary, Boundary::Violated(_)))
+        .or_else(|| said(|boundary| *boundary == Boundary::Proven))
+        .unwrap_or(Boundary::Unproven);
+    Some(Session {
+        id: opening.event.session?,
+        open,
+        open_index,
+        open_wall_ns,
+        open_tier: opening.event.tier,
+        seal_index: seal.map(|(record, _)| record.event.index),
+        outcome,
+        boundary,
+        cosigned,
+        day_covered: witnessed.covers_on(day, open_index) && !stepped.contains(&day),
+        sandboxed: false,
+        records,
+    })
+}
+
+/// Days that a clock step or rollback touches; a step over years touches its ends only, and every
+/// day between has no session of its own.
+fn stepped_days(records: &[&EventRecord]) -> BTreeSet<i64> {
+    let spans = records.iter().copied().filter_map(clock_span);
+    spans.flat_map(|(from, to)| (utc_day(from)..=utc_day(to)).take(4_000).chain([utc_day(to)])).collect()
+}

@@ -1,0 +1,101 @@
+//! One question: from facts to the level that stands, its value and what holds it back.
+
+use amc_core::{Finding, FindingCode};
+
+use crate::bank::{Question, Tag};
+use crate::caps::{self, Circumstances};
+use crate::facts::{Fact, Weighed, weigh};
+use crate::gate::{Ground, Standing, TABLE, holds_sandboxed, judge, row, supported};
+use crate::report::{Cap, LevelResult, QuestionResult};
+
+/// A question, and what was said about it beforehand.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The question.
+    pub question: &'a Question,
+    /// The level that somebody claims.
+    pub claimed: Option<u8>,
+    /// The level to aim at.
+    pub target: Option<u8>,
+}
+
+/// What there is to answer it with.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// All facts of the run.
+    pub facts: &'a [Fact],
+    /// The sessions that they refer to by position.
+    pub sessions: &'a [Standing],
+    /// Whether a blocker stands.
+    pub blocker: bool,
+    /// The end of the window, nanoseconds since the epoch.
+    pub as_of_ns: i64,
+    /// What limits questions.
+    pub circumstances: &'a Circumstances,
+}
+
+/// Answers a question; the findings are about claims and missing sandboxes.
+pub fn answer(asked: &Asked<'_>, evidence: &Evidence<'_>) -> (QuestionResult, Vec<Finding>) {
+    let question = asked.question;
+    let named = question.facts();
+    let high_risk = question.is(Tag::HighRisk);
+    let own = evidence.facts.iter().filter(|fact| named.contains(fact.id));
+    let facts: Vec<Weighed<'_>> = own.filter_map(|fact| weigh(fact, evidence.as_of_ns, high_risk)).collect();
+    let ground = Ground { facts: &facts, sessions: evidence.sessions, blocker: evidence.blocker };
+    let supported = supported(question, &ground);
+    let sandboxed = holds_sandboxed(question, &ground);
+    let caps = caps::caps(question, &facts, sandboxed, evidence.circumstances);
+    let final_level = supported.min(asked.claimed.unwrap_or(5)).min(caps::limit(&caps));
+    let (value_bp, confidence_bp) = value(question, &ground, final_level);
+    let levels = TABLE.iter().map(|row| {
+        let verdict = judge(question, row, &ground, false);
+        LevelResult { level: row.level, holds: verdict.holds(), events: verdict.events.into_iter().collect() }
+    });
+    let next = row(supported + 1).map(|row| judge(question, row, &ground, false).shortfalls);
+    let findings = findings(asked, supported, &caps);
+    let result = QuestionResult {
+        id: question.id.clone(),
+        layer: question.layer.id().to_owned(),
+        title: question.title.clone(),
+        tags: question.tags.iter().map(|tag| tag.as_str().to_owned()).collect(),
+        final_level,
+        supported,
+        claimed: asked.claimed,
+        target: asked.target,
+        statement: question.levels[usize::from(final_level)].clone(),
+        value_bp,
+        confidence_bp,
+        caps,
+        held_back: next.unwrap_or_default(),
+        levels: levels.collect(),
+    };
+    (result, findings)
+}
+
+/// Value and confidence: level × mean weight of the best facts, and support beyond the minimum.
+fn value(question: &Question, ground: &Ground<'_>, final_level: u8) -> (u32, u32) {
+    let Some(row) = row(final_level) else { return (0, 0) };
+    let counted = judge(question, row, ground, false).counted;
+    let best = counted.iter().take(usize::try_from(row.events).unwrap_or(usize::MAX));
+    let weights: u64 = best.map(|weighed| u64::from(weighed.weight_bp)).sum();
+    let level = u64::from(final_level);
+    let value = (level * weights / row.events).min(level * 10_000);
+    let twice = 2 * row.events;
+    let confidence = 10_000 * (counted.len() as u64).min(twice) / twice;
+    let narrow = |number: u64| u32::try_from(number).expect("at most 50,000 by the minima above");
+    (narrow(value), narrow(confidence))
+}
+
+fn findings(asked: &Asked<'_>, supported: u8, caps: &[Cap]) -> Vec<Finding> {
+    let id = &asked.question.id;
+    let mut findings = Vec::new();
+    if let Some(claimed) = asked.claimed.filter(|claimed| *claimed > supported) {
+        let what = format!("level {claimed} is claimed and the evidence supports {supported}");
+        findings.push(Finding::warn(FindingCode::FlagUnsupportedClaim, id, what));
+    }
+    if supported == 5 && caps.iter().any(|cap| cap.rule == "sandbox_required") {
+        let what = "level 5 of a high-risk question needs sessions with an attested sandbox; it stands at 4";
+        findings.push(Finding::warn(FindingCode::FlagSandboxRequired, id, what));
+    }
+    findings
+}
