@@ -73,6 +73,18 @@ impl KeyHistory {
         KeyHistory { spans: vec![(0, key)] }
     }
 
+    /// A history from its spans: the index from which each key signs, and the key. `None` unless
+    /// the first begins at 0 and the indices ascend.
+    pub fn from_spans(spans: Vec<(u64, PublicKey)>) -> Option<Self> {
+        let sound = spans.first().is_some_and(|(from, _)| *from == 0) && spans.is_sorted_by(|a, b| a.0 < b.0);
+        sound.then_some(KeyHistory { spans })
+    }
+
+    /// The index from which each key signs, and the key; ascending.
+    pub fn spans(&self) -> &[(u64, PublicKey)] {
+        &self.spans
+    }
+
     /// The key that signs the event at `index`.
     pub fn key_at(&self, index: u64) -> PublicKey {
         let after = self.spans.partition_point(|(from, _)| *from <= index);

@@ -14,13 +14,25 @@
 //! retries after a failed write. Synchronous; clock, keys and storage come in as arguments. The
 //! byte formats are in `docs/formats/ledger.md`.
 
+mod engine;
 mod error;
+mod frame;
+mod index;
+pub mod pair;
+mod payload;
+mod publish;
 mod reader;
+mod recovery;
+mod snapshot;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod tiles;
 mod verify;
 pub mod witness;
 mod writer;
 
-pub use error::{AppendError, IndexError, OpenError, ReadError};
+pub use error::{AppendError, FileError, IndexError, OpenError, ReadError};
 pub use reader::{Events, LogReader, PayloadLocation, StoredEvent, Tree};
 pub use verify::{Progress, RevokedKey, VerifyMode, VerifyOptions, VerifyReport, verify};
 pub use writer::{Appended, Pending, Recovery, Signers, Writer, create};

@@ -1,15 +1,35 @@
-//! The one writer of a log.
+//! The one writer of a log: producers hand over events, one thread stages and flushes them in
+//! groups, another publishes what is durable.
+//!
+//! ```text
+//! producers ──queue──► commit thread ──durable──► replies
+//!                            └──tiles, checkpoint──► publisher ──► index
+//! ```
 
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use amc_core::kinds::{Fields, LogOpened};
-use amc_core::{Clock, Digest, RequestId, SessionId};
+use amc_core::kinds::{Fields, LogOpened, kind_name};
+use amc_core::{Clock, Digest, Instant, RequestId, SessionId};
 use amc_crypto::Note;
 use amc_crypto::signer::{CheckpointSigner, EventSigner};
-use amc_evidence::{Draft, Event, LogState, SignedEvent};
+use amc_evidence::{Content, Draft, Event, LogState, SignedEvent};
 
+use crate::engine::{Engine, Hands, Live, look};
 use crate::error::{AppendError, IndexError, OpenError};
+use crate::index::Feeder;
+use crate::payload::{Packed, pack};
+use crate::publish::Publisher;
+use crate::recovery;
+use crate::storage::{Files, Lock};
+
+/// Events waiting for the commit thread; beyond this, producers wait.
+const QUEUE_EVENTS_MAX: usize = 4096;
+/// Bytes of events in one flush; what is beyond goes with the next one.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// The keys of the role that writes the log.
 #[derive(Clone)]
@@ -25,13 +45,17 @@ pub struct Signers {
 /// # Errors
 /// [`OpenError::Exists`] when there is a log already; otherwise what failed.
 pub fn create(dir: &Path, opened: LogOpened, signers: &Signers, clock: &dyn Clock) -> Result<Note, OpenError> {
-    let _ = (dir, opened, signers, clock);
-    todo!()
+    let clock = Arc::new(Reading(clock.now()));
+    recovery::create(&Files::on_disk(dir), opened, Hands { signers: signers.clone(), clock })
 }
 
-/// The one writer of a log. Producers share it by reference; each append waits for its flush.
-pub struct Writer {
-    recovery: Recovery,
+/// The one reading of the clock that a new log needs.
+struct Reading(Instant);
+
+impl Clock for Reading {
+    fn now(&self) -> Instant {
+        self.0
+    }
 }
 
 /// What opening had to mend.
@@ -61,7 +85,7 @@ pub struct Appended {
 /// An event on its way to the disk.
 #[must_use = "an event is durable only when `wait` returned it"]
 pub struct Pending {
-    reply: std::sync::mpsc::Receiver<Result<Appended, AppendError>>,
+    reply: Receiver<Result<Appended, AppendError>>,
 }
 
 impl Pending {
@@ -74,6 +98,64 @@ impl Pending {
     }
 }
 
+/// The one writer of a log. Producers share it by reference; each append waits for its flush.
+pub struct Writer {
+    shared: Arc<Shared>,
+    live: Live,
+    publisher: Arc<Publisher>,
+    index: Option<Feeder>,
+    commit: Option<JoinHandle<()>>,
+    recovery: Recovery,
+    _lock: Box<dyn Lock>,
+}
+
+/// What producers and the commit thread share.
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+    stopped: Option<String>,
+    note: Option<Note>,
+}
+
+struct Job {
+    draft: Draft,
+    packed: Option<Packed>,
+    reply: Sender<Result<Appended, AppendError>>,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the writer: whoever waits or comes later hears why.
+    fn stop(&self, why: &str) {
+        let mut queue = self.queue();
+        queue.stopped.get_or_insert_with(|| why.to_owned());
+        for job in std::mem::take(&mut queue.jobs) {
+            // A producer that went away does not want to know.
+            let _ = job.reply.send(Err(AppendError::Stopped(why.to_owned())));
+        }
+        self.changed.notify_all();
+    }
+}
+
+impl Queue {
+    fn is_open(&self) -> Result<(), AppendError> {
+        match &self.stopped {
+            Some(why) => Err(AppendError::Stopped(why.clone())),
+            None if self.closed => Err(AppendError::Closed),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Writer {
     /// Opens the log in `dir` for writing: takes the lock, cuts an unfinished flush, seals the
     /// sessions that were left open. What it mended is in [`Writer::recovery`].
@@ -81,8 +163,32 @@ impl Writer {
     /// # Errors
     /// [`OpenError::Refused`] with the finding when the log is not what its checkpoints say.
     pub fn open(dir: &Path, signers: Signers, clock: Arc<dyn Clock>) -> Result<Writer, OpenError> {
-        let _ = (dir, signers, clock);
-        todo!()
+        let files = Files::on_disk(dir);
+        if files.names("segments")?.is_empty() {
+            return Err(OpenError::Absent(dir.to_owned()));
+        }
+        Self::start(&files, Hands { signers, clock }, Some(dir))
+    }
+
+    /// Opens a log on any storage; the index only where there is a real directory.
+    pub(crate) fn start(files: &Files, hands: Hands, index: Option<&Path>) -> Result<Writer, OpenError> {
+        let lock = recovery::lock(files)?;
+        let (engine, recovery) = recovery::open(files, hands)?;
+        let note = engine.note().clone();
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue { note: Some(note.clone()), ..Queue::default() }),
+            changed: Condvar::new(),
+        });
+        let index = index.map(Feeder::start).transpose().map_err(OpenError::Thread)?;
+        let stopper = Arc::clone(&shared);
+        let on_failure = Box::new(move |why: &str| stopper.stop(why));
+        let feed = index.as_ref().map(Feeder::bell);
+        let publisher = Publisher::start(files, engine.size(), note, on_failure, feed).map_err(OpenError::Thread)?;
+        let live = Arc::clone(engine.live());
+        let worker = Committer { shared: Arc::clone(&shared), publisher: Arc::clone(&publisher), engine };
+        let commit = std::thread::Builder::new().name("amc-ledger-commit".into()).spawn(move || worker.run());
+        let commit = Some(commit.map_err(OpenError::Thread)?);
+        Ok(Writer { shared, live, publisher, index, commit, recovery, _lock: lock })
     }
 
     /// What opening had to mend.
@@ -97,8 +203,17 @@ impl Writer {
     /// # Errors
     /// [`AppendError`] when it was not taken; what is known only later comes from [`Pending::wait`].
     pub fn submit(&self, draft: Draft, payload: Option<Vec<u8>>) -> Result<Pending, AppendError> {
-        let _ = (draft, payload);
-        todo!()
+        refuse_reserved(&draft.content)?;
+        let packed = pack(draft.payload.as_ref(), payload)?;
+        let (reply, receiver) = channel();
+        let mut queue = self.shared.queue();
+        while queue.jobs.len() >= QUEUE_EVENTS_MAX && queue.is_open().is_ok() {
+            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.is_open()?;
+        queue.jobs.push_back(Job { draft, packed, reply });
+        self.shared.changed.notify_all();
+        Ok(Pending { reply: receiver })
     }
 
     /// Appends an event and waits until it is durable.
@@ -111,23 +226,23 @@ impl Writer {
 
     /// Looks at the log's state: size, sessions, agents. It may include events of the flush under
     /// way.
-    pub fn with_state<T>(&self, look: impl FnOnce(&LogState) -> T) -> T {
-        let _ = look;
-        todo!()
+    pub fn with_state<T>(&self, view: impl FnOnce(&LogState) -> T) -> T {
+        view(&look(&self.live).state)
     }
 
     /// The newest durable checkpoint, signed by the log.
     pub fn checkpoint(&self) -> Note {
-        todo!()
+        self.shared.queue().note.clone().expect("a log has a checkpoint from its first event on")
     }
 
-    /// Publishes the newest durable checkpoint in the `checkpoint` file and returns it: what
-    /// readers beside this writer see from now on covers every append that returned before.
+    /// Publishes the newest durable checkpoint in the `checkpoint` file and returns what stands
+    /// there: readers beside this writer see every append that returned before.
     ///
     /// # Errors
     /// [`AppendError`] when the writer has stopped.
     pub fn publish(&self) -> Result<Note, AppendError> {
-        todo!()
+        self.shared.queue().is_open()?;
+        self.publisher.wait().map_err(AppendError::Stopped)
     }
 
     /// Indices of the events with this request id, ascending, as far as the index has come.
@@ -135,8 +250,7 @@ impl Writer {
     /// # Errors
     /// [`IndexError`] when there is no index.
     pub fn lookup_request(&self, request: &RequestId) -> Result<Vec<u64>, IndexError> {
-        let _ = request;
-        todo!()
+        self.index()?.request(request.as_str())
     }
 
     /// Indices of the events of a session, ascending, as far as the index has come.
@@ -144,8 +258,7 @@ impl Writer {
     /// # Errors
     /// [`IndexError`] when there is no index.
     pub fn lookup_session(&self, session: SessionId) -> Result<Vec<u64>, IndexError> {
-        let _ = session;
-        todo!()
+        self.index()?.session(session)
     }
 
     /// Index of the event with this event_hash, as far as the index has come.
@@ -153,8 +266,7 @@ impl Writer {
     /// # Errors
     /// [`IndexError`] when there is no index.
     pub fn lookup_hash(&self, hash: &Digest) -> Result<Option<u64>, IndexError> {
-        let _ = hash;
-        todo!()
+        self.index()?.hash(hash)
     }
 
     /// Number of events that the index knows.
@@ -162,14 +274,161 @@ impl Writer {
     /// # Errors
     /// [`IndexError`] when there is no index.
     pub fn indexed(&self) -> Result<u64, IndexError> {
-        todo!()
+        self.index()?.indexed()
+    }
+
+    fn index(&self) -> Result<Arc<crate::index::Index>, IndexError> {
+        let absent = || IndexError::Unavailable("this writer keeps none".into());
+        self.index.as_ref().ok_or_else(absent)?.index()
     }
 
     /// Finishes what was submitted, publishes, and gives up the lock.
     ///
     /// # Errors
     /// [`AppendError`] when the writer had stopped.
-    pub fn close(self) -> Result<Note, AppendError> {
-        todo!()
+    pub fn close(mut self) -> Result<Note, AppendError> {
+        self.finish();
+        match &self.shared.queue().stopped {
+            Some(why) => Err(AppendError::Stopped(why.clone())),
+            None => Ok(self.publisher.published()),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.shared.queue().closed = true;
+        self.shared.changed.notify_all();
+        if let Some(commit) = self.commit.take()
+            && commit.join().is_err()
+        {
+            self.shared.stop("the commit thread ended unexpectedly");
+        }
+        self.publisher.finish();
+        if let Some(index) = self.index.take() {
+            index.finish();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Kinds that only the log's own rules may write, since their fields describe the log itself.
+fn refuse_reserved(content: &Content) -> Result<(), AppendError> {
+    match content {
+        Content::Fields(
+            fields @ (Fields::LogOpened(_)
+            | Fields::LogRecovered(_)
+            | Fields::KeyRotated(_)
+            | Fields::ClockStep(_)
+            | Fields::ClockRollback(_)
+            | Fields::SessionOpen(_)
+            | Fields::SessionSeal(_)
+            | Fields::AgentHead(_)),
+        ) => Err(AppendError::Reserved(kind_name(fields.kind()).unwrap_or("unknown"))),
+        _ => Ok(()),
+    }
+}
+
+/// The commit thread.
+struct Committer {
+    shared: Arc<Shared>,
+    publisher: Arc<Publisher>,
+    engine: Engine,
+}
+
+impl Committer {
+    fn run(mut self) {
+        let _guard = StopOnPanic(Arc::clone(&self.shared));
+        while let Some(jobs) = self.take() {
+            if let Err(why) = self.commit(jobs) {
+                self.shared.stop(&why);
+                return;
+            }
+        }
+    }
+
+    /// Everything that waits; `None` when the writer is closed and nothing waits any more.
+    fn take(&self) -> Option<VecDeque<Job>> {
+        let mut queue = self.shared.queue();
+        loop {
+            if queue.stopped.is_some() {
+                return None;
+            }
+            if !queue.jobs.is_empty() {
+                let jobs = std::mem::take(&mut queue.jobs);
+                self.shared.changed.notify_all();
+                return Some(jobs);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Stages and flushes, in as many flushes as the bound on one asks for.
+    fn commit(&mut self, mut jobs: VecDeque<Job>) -> Result<(), String> {
+        let mut waiting: Vec<(Sender<_>, Appended)> = Vec::with_capacity(jobs.len());
+        while let Some(job) = jobs.pop_front() {
+            match self.engine.stage(job.draft, job.packed.as_ref()) {
+                Ok(appended) => waiting.push((job.reply, appended)),
+                Err(AppendError::Stopped(why)) => {
+                    refuse(&job.reply, &why);
+                    return Err(fail(waiting, jobs, why));
+                }
+                Err(error) => {
+                    let _ = job.reply.send(Err(error));
+                }
+            }
+            if (self.engine.staged_bytes() >= BATCH_BYTES_MAX || jobs.is_empty())
+                && let Err(error) = self.flush(&mut waiting)
+            {
+                return Err(fail(waiting, jobs, error));
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, waiting: &mut Vec<(Sender<Result<Appended, AppendError>>, Appended)>) -> Result<(), String> {
+        self.engine.flush().map_err(|error| error.to_string())?;
+        self.shared.queue().note = Some(self.engine.note().clone());
+        // Before the replies, so that `publish` covers every append that has returned.
+        let tiles = self.engine.take_tiles();
+        self.publisher.offer(self.engine.size(), self.engine.note(), tiles);
+        for (reply, appended) in waiting.drain(..) {
+            // A producer that went away does not want to know.
+            let _ = reply.send(Ok(appended));
+        }
+        if self.engine.is_full() {
+            self.publisher.wait()?;
+            self.engine.turn().map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+fn refuse(reply: &Sender<Result<Appended, AppendError>>, why: &str) {
+    // A producer that went away does not want to know.
+    let _ = reply.send(Err(AppendError::Stopped(why.to_owned())));
+}
+
+fn fail(waiting: Vec<(Sender<Result<Appended, AppendError>>, Appended)>, jobs: VecDeque<Job>, why: String) -> String {
+    waiting.into_iter().map(|(reply, _)| reply).chain(jobs.into_iter().map(|job| job.reply)).for_each(|reply| {
+        refuse(&reply, &why);
+    });
+    why
+}
+
+/// A commit thread that panics must not leave producers waiting.
+struct StopOnPanic(Arc<Shared>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop("the commit thread ended unexpectedly");
+        }
     }
 }

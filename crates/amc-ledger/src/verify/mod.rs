@@ -1,5 +1,9 @@
 //! Verifying a log from its files alone; never writes.
 
+mod judge;
+mod scan;
+mod workers;
+
 use std::path::Path;
 
 use amc_core::kinds::LogHead;
@@ -8,6 +12,8 @@ use amc_crypto::{Checkpoint, Note, PublicKey, VerifierKey};
 use amc_evidence::{KeyHistory, VerifiedEvent};
 
 use crate::error::ReadError;
+use crate::storage::Files;
+use judge::Judge;
 
 /// How thoroughly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +96,8 @@ impl VerifyReport {
     }
 }
 
-/// Verifies the log in `dir` and hands every event that verifies to `sink`, in order.
+/// Verifies the log in `dir` and, in full mode, hands every event that verifies to `sink`, in
+/// order.
 ///
 /// # Errors
 /// [`ReadError`] when there is no log or a file cannot be read; what is wrong with a log that can
@@ -100,6 +107,14 @@ pub fn verify(
     options: &VerifyOptions<'_>,
     sink: &mut dyn FnMut(VerifiedEvent),
 ) -> Result<VerifyReport, ReadError> {
-    let _ = (dir, options, sink);
-    todo!()
+    verify_files(&Files::on_disk(dir), options, sink)
+}
+
+pub(crate) fn verify_files(
+    files: &Files,
+    options: &VerifyOptions<'_>,
+    sink: &mut dyn FnMut(VerifiedEvent),
+) -> Result<VerifyReport, ReadError> {
+    let judge = Judge::new(files, options, sink)?;
+    workers::run(files, options, judge)
 }

@@ -1,0 +1,212 @@
+//! The sled index: by request id, session and event hash. Fed behind the log from the log itself,
+//! so it may lag, may be deleted, and is never needed to verify or to append.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use amc_core::kinds::Fields;
+use amc_core::{Digest, SessionId};
+use amc_evidence::Event;
+
+use crate::error::{IndexError, ReadError};
+use crate::reader::{Events, LogReader};
+
+/// Memory for sled's cache: enough for recent sessions.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Events in one write to sled.
+const CHUNK_EVENTS: usize = 512;
+/// The layout of the keys; another one is rebuilt.
+const LAYOUT: &[u8] = b"amc-index/1";
+/// Bytes of an event_hash that make its key.
+const HASH_KEY_BYTES: usize = 16;
+
+/// The open index.
+pub(crate) struct Index {
+    database: sled::Db,
+    requests: sled::Tree,
+    sessions: sled::Tree,
+    hashes: sled::Tree,
+}
+
+impl Index {
+    fn open(dir: &Path) -> Result<Self, sled::Error> {
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
+        let database = config.open()?;
+        let index = Index {
+            requests: database.open_tree("requests")?,
+            sessions: database.open_tree("sessions")?,
+            hashes: database.open_tree("hashes")?,
+            database,
+        };
+        if index.database.get("layout")?.as_deref() != Some(LAYOUT) {
+            index.clear()?;
+        }
+        Ok(index)
+    }
+
+    /// Empties the index, to be fed from the first event on.
+    fn clear(&self) -> Result<(), sled::Error> {
+        self.database.remove("next")?;
+        for tree in [&self.requests, &self.sessions, &self.hashes] {
+            tree.clear()?;
+        }
+        self.database.insert("layout", LAYOUT)?;
+        Ok(())
+    }
+
+    fn next(&self) -> Result<u64, sled::Error> {
+        Ok(self.database.get("next")?.map_or(0, |bytes| number(&bytes)))
+    }
+
+    /// Adds events whose indices follow the ones before; done twice it changes nothing.
+    fn add(&self, events: &[(u64, Digest, Event, Option<Fields>)], next: u64) -> Result<(), sled::Error> {
+        let [mut requests, mut sessions, mut hashes] = [(); 3].map(|()| sled::Batch::default());
+        for (index, hash, event, fields) in events {
+            hashes.insert(&hash.0[..HASH_KEY_BYTES], &index.to_be_bytes());
+            if let Some(session) = event.session {
+                sessions.insert([session.0.as_slice(), &index.to_be_bytes()].concat(), &[]);
+            }
+            if let Some(request) = fields.as_ref().and_then(request_of) {
+                requests.insert(request_key(request, Some(*index)), &[]);
+            }
+        }
+        self.hashes.apply_batch(hashes)?;
+        self.sessions.apply_batch(sessions)?;
+        self.requests.apply_batch(requests)?;
+        self.database.insert("next", &next.to_be_bytes())?;
+        Ok(())
+    }
+
+    pub(crate) fn indexed(&self) -> Result<u64, IndexError> {
+        Ok(self.next()?)
+    }
+
+    pub(crate) fn request(&self, request: &str) -> Result<Vec<u64>, IndexError> {
+        last_numbers(&self.requests, &request_key(request, None))
+    }
+
+    pub(crate) fn session(&self, session: SessionId) -> Result<Vec<u64>, IndexError> {
+        last_numbers(&self.sessions, &session.0)
+    }
+
+    pub(crate) fn hash(&self, hash: &Digest) -> Result<Option<u64>, IndexError> {
+        Ok(self.hashes.get(&hash.0[..HASH_KEY_BYTES])?.map(|bytes| number(&bytes)))
+    }
+}
+
+fn request_of(fields: &Fields) -> Option<&str> {
+    match fields {
+        Fields::LlmRequest(call) => Some(&call.request_id),
+        Fields::LlmResponse(call) => Some(&call.request_id),
+        _ => None,
+    }
+}
+
+/// The request id, a zero byte (no id has one), and the index.
+fn request_key(request: &str, index: Option<u64>) -> Vec<u8> {
+    let mut key = [request.as_bytes(), &[0]].concat();
+    key.extend(index.map(u64::to_be_bytes).into_iter().flatten());
+    key
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.last_chunk().copied().map_or(0, u64::from_be_bytes)
+}
+
+fn last_numbers(tree: &sled::Tree, prefix: &[u8]) -> Result<Vec<u64>, IndexError> {
+    tree.scan_prefix(prefix).keys().map(|key| Ok(number(&key?))).collect()
+}
+
+/// The thread that opens the index and feeds it.
+pub(crate) struct Feeder {
+    bell: Sender<u64>,
+    index: Arc<OnceLock<Result<Arc<Index>, String>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Feeder {
+    /// Starts beside a log in `dir`; neither opening nor catching up is waited for.
+    pub(crate) fn start(dir: &Path) -> std::io::Result<Self> {
+        let (bell, rings) = channel();
+        let index = Arc::new(OnceLock::new());
+        let (slot, dir) = (Arc::clone(&index), dir.to_owned());
+        let run = move || {
+            let opened = Index::open(&dir.join("index")).map(Arc::new);
+            let feed = opened.as_ref().ok().map(Arc::clone);
+            slot.get_or_init(|| opened.map_err(|error| error.to_string()));
+            if let Some(index) = feed {
+                // A fault of the index is no fault of the log: lookups show that it lags.
+                let _ = feed_all(&index, dir, &rings);
+                let _ = index.database.flush();
+            }
+        };
+        let thread = std::thread::Builder::new().name("amc-ledger-index".into()).spawn(run)?;
+        Ok(Feeder { bell, index, thread })
+    }
+
+    /// Where to send sizes that became visible.
+    pub(crate) fn bell(&self) -> Sender<u64> {
+        self.bell.clone()
+    }
+
+    /// The index, when it has opened.
+    pub(crate) fn index(&self) -> Result<Arc<Index>, IndexError> {
+        self.index.wait().clone().map_err(IndexError::Unavailable)
+    }
+
+    /// Feeds what is published and ends. Every other bell must be gone.
+    pub(crate) fn finish(self) {
+        drop(self.bell);
+        // A thread that panicked leaves an index that lags, and the next start feeds it.
+        let _ = self.thread.join();
+    }
+}
+
+/// What stopped the feeding.
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Index(#[from] sled::Error),
+    #[error(transparent)]
+    Event(#[from] amc_evidence::event::EventError),
+}
+
+fn feed_all(index: &Index, dir: PathBuf, rings: &Receiver<u64>) -> Result<(), FeedError> {
+    let reader = LogReader::open(&dir)?;
+    if index.next()? > reader.size() {
+        // An index of more events than there are belongs to another copy of the log.
+        index.clear()?;
+    }
+    let mut events = reader.events(index.next()?);
+    let mut next = index.next()?;
+    next = feed(index, &mut events, next)?;
+    while let Ok(size) = rings.recv() {
+        events.extend(rings.try_iter().last().unwrap_or(size));
+        next = feed(index, &mut events, next)?;
+    }
+    Ok(())
+}
+
+fn feed(index: &Index, events: &mut Events, mut next: u64) -> Result<u64, FeedError> {
+    let mut chunk = Vec::with_capacity(CHUNK_EVENTS);
+    loop {
+        let stored = events.next().transpose()?;
+        let last = stored.is_none();
+        if let Some(stored) = stored {
+            let (event, fields) = Event::decode(&stored.signed.body)?;
+            next = stored.index + 1;
+            chunk.push((stored.index, stored.signed.event_hash(), event, fields));
+        }
+        if chunk.len() == CHUNK_EVENTS || (last && !chunk.is_empty()) {
+            index.add(&chunk, next)?;
+            chunk.clear();
+        }
+        if last {
+            return Ok(next);
+        }
+    }
+}
