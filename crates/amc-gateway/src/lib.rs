@@ -1,1 +1,33 @@
-//! amc-gateway.
+//! The LLM reverse proxy: what an unmodified agent sends to a model passes here, and what passed is
+//! handed to the monitor as typed evidence.
+//!
+//! Bodies go through byte for byte and unbuffered, both ways. This process holds no signing key: it
+//! knows the providers' keys and the agents' leases, submits fields, and the monitor builds, orders
+//! and signs the events (`docs/ARCHITECTURE.md`, `docs/formats/receipts.md`).
+//!
+//! ```text
+//! agent ─► server ─► call ─► routes, credentials ─► upstream ─► provider
+//!                     │ tap, facts, redact, record
+//!                     └────────► monitor (run/gateway.sock)
+//! ```
+
+mod body;
+mod call;
+mod credentials;
+mod error;
+mod facts;
+mod forward;
+mod headers;
+mod monitor;
+mod receipts;
+mod record;
+mod redact;
+mod refusal;
+mod routes;
+mod server;
+mod state;
+mod tap;
+mod upstream;
+
+pub use error::GatewayError;
+pub use server::{Options, run, serve};

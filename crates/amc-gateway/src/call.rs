@@ -1,0 +1,123 @@
+//! One request from an agent: which route, whose lease, then on its way. Whatever is wrong is told
+//! before a provider is called.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use amc_core::kinds::Dialect;
+use amc_core::{RequestId, SessionId};
+use amc_workspace::protocol::Refusal;
+use amc_workspace::protocol::gateway::LeaseGrant;
+use http::request::Parts;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use zeroize::Zeroizing;
+
+use crate::body::AnswerBody;
+use crate::credentials;
+use crate::forward::{self, Outgoing, Trailers};
+use crate::headers;
+use crate::monitor::ChannelError;
+use crate::receipts;
+use crate::record::Call;
+use crate::redact;
+use crate::refusal::Failure;
+use crate::routes::RouteError;
+use crate::state::Gateway;
+
+/// Answers one request, whatever it is.
+pub(crate) async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let (head, body) = request.into_parts();
+    let dialect = dialect(&gateway, &head);
+    let answered = match head.uri.path().strip_prefix("/amc/") {
+        Some(rest) => receipts::own_route(&gateway, &head, rest).await,
+        None => call(&gateway, head, body).await,
+    };
+    answered.unwrap_or_else(|failure| failure.into_response(dialect))
+}
+
+/// The shape of errors that this client understands.
+fn dialect(gateway: &Gateway, head: &Parts) -> Dialect {
+    let anthropic = head.headers.contains_key("anthropic-version");
+    let guess = if anthropic { Dialect::Anthropic } else { Dialect::Openai };
+    gateway.routes.dialect_of(head.uri.path()).unwrap_or(guess)
+}
+
+async fn call(gateway: &Arc<Gateway>, head: Parts, body: Incoming) -> Result<Response<AnswerBody>, Failure> {
+    let started = Instant::now();
+    let route = gateway.routes.resolve(head.uri.path(), head.uri.query()).map_err(|error| match error {
+        RouteError::UnknownProvider(_) => Failure::not_found(error.to_string()),
+        RouteError::NotNormal => Failure::bad_request(error.to_string()),
+    })?;
+    let Caller { grant, lease, keys_ignored } = authorize(gateway, &head.headers).await?;
+    let call = Call {
+        request_id: new_request_id()?,
+        client_request_id: client_request_id(&head.headers),
+        provider: route.provider,
+        dialect: route.dialect,
+        method: head.method.to_string(),
+        path: route.path,
+        grant,
+        lease,
+        keys_ignored,
+        media_type: headers::media_type(&head.headers),
+        encoding: headers::content_encoding(&head.headers),
+        started,
+    };
+    let trailers = Trailers::of(head.version, &head.headers);
+    let mut headers = head.headers;
+    headers::for_provider(&mut headers);
+    credentials::replace(&mut headers, call.dialect, gateway.provider_key(&call.provider));
+    let outgoing = Outgoing { method: head.method, url: route.url, headers, body, trailers };
+    forward::forward(gateway, Arc::new(call), outgoing).await
+}
+
+/// Who calls, and with which token.
+pub(crate) struct Caller {
+    pub(crate) grant: LeaseGrant,
+    pub(crate) lease: Zeroizing<String>,
+    pub(crate) keys_ignored: Vec<&'static str>,
+}
+
+/// Asks the monitor whose lease came with a request. Each request is asked for, so that a revoked
+/// lease ends at once.
+pub(crate) async fn authorize(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller, Failure> {
+    let candidates = credentials::candidates(headers);
+    let mut why = NO_LEASE.to_owned();
+    for (position, candidate) in candidates.iter().enumerate() {
+        match gateway.monitor.authorize(amc_crypto::sha256(candidate.token.as_bytes())).await {
+            Ok(grant) => {
+                let others = candidates.iter().enumerate().filter(|(other, _)| *other != position);
+                let keys_ignored = others.filter(|(_, other)| redact::has_key_shape(&other.token));
+                let keys_ignored = keys_ignored.map(|(_, other)| other.header).collect();
+                return Ok(Caller { grant, lease: candidate.token.clone(), keys_ignored });
+            }
+            Err(ChannelError::Refused(Refusal::LeaseInvalid(reason))) if redact::has_key_shape(&candidate.token) => {
+                why = format!("a provider's key came in {}, and {NO_LEASE} ({reason})", candidate.header);
+            }
+            Err(ChannelError::Refused(Refusal::LeaseInvalid(reason))) => {
+                why = format!("the token in {} is no valid lease: {reason}", candidate.header);
+            }
+            Err(error) => return Err(Failure::evidence(error.to_string())),
+        }
+    }
+    Err(Failure::lease_invalid(why))
+}
+
+/// The id that a client chose itself, where it is one.
+fn client_request_id(headers: &HeaderMap) -> Option<String> {
+    let text = headers::text(headers, "x-request-id").or(headers::text(headers, "x-client-request-id"))?;
+    RequestId::new(text).ok().map(|id| id.as_str().to_owned())
+}
+
+/// `req-` and a ULID: unique, and in the order of time.
+fn new_request_id() -> Result<String, Failure> {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).map_err(|error| Failure::evidence(format!("no randomness: {error}")))?;
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    Ok(format!("req-{}", SessionId::from_parts(millis, random)))
+}
+
+const NO_LEASE: &str = "no lease came where the client puts its key (Authorization: Bearer, x-api-key, api-key or \
+                        x-goog-api-key); `amc wrap` sets one, `amc lease issue` makes one";

@@ -1,0 +1,236 @@
+//! One call on its way: the provider is called while the request's event becomes durable, and the
+//! answer goes back as it comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amc_core::kinds::CallOutcome;
+use amc_core::limits::PAYLOAD_STORED_BYTES_MAX;
+use amc_workspace::protocol::Refusal;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body as _, Incoming};
+use tokio::sync::watch;
+
+use crate::body::{AnswerBody, broken_off, whole};
+use crate::headers;
+use crate::monitor::ChannelError;
+use crate::record::{self, AnswerRecorder, Call, Progress};
+use crate::refusal::Failure;
+use crate::state::Gateway;
+use crate::tap::{AnswerPassing, Copied, RECEIPT_HEADER, RequestBody, RequestEnd};
+
+/// A request that may pass, with the provider's address and key in it.
+pub(crate) struct Outgoing {
+    pub(crate) method: http::Method,
+    pub(crate) url: reqwest::Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Incoming,
+    /// The agent reads trailers, and its connection can carry them beside a Content-Length.
+    pub(crate) trailers: Trailers,
+}
+
+/// What an agent's connection can do with trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trailers {
+    /// It has not said that it reads them.
+    No,
+    /// HTTP/1.1: only after a chunked body.
+    Chunked,
+    /// HTTP/2: after any body.
+    Any,
+}
+
+impl Trailers {
+    /// From the agent's request.
+    pub(crate) fn of(version: Version, fields: &HeaderMap) -> Self {
+        match (headers::takes_trailers(fields), version) {
+            (false, _) => Trailers::No,
+            (true, Version::HTTP_2) => Trailers::Any,
+            (true, _) => Trailers::Chunked,
+        }
+    }
+}
+
+/// Sends a request on and its answer back.
+pub(crate) async fn forward(
+    gateway: &Arc<Gateway>,
+    call: Arc<Call>,
+    outgoing: Outgoing,
+) -> Result<Response<AnswerBody>, Failure> {
+    let Outgoing { method, url, headers, body, trailers } = outgoing;
+    let mut request = reqwest::Request::new(method, url);
+    *request.headers_mut() = headers;
+    let mut progress = if gateway.monitor.is_taking() {
+        let (body, passed) = RequestBody::new(body);
+        *request.body_mut() = Some(reqwest::Body::wrap(body));
+        record::request(gateway, &call, passed)
+    } else {
+        let (body, progress) = record_first(gateway, &call, body).await?;
+        *request.body_mut() = Some(body.into());
+        progress
+    };
+    let mut answer = AnswerRecorder::new(gateway, &call, progress.clone());
+    match head(gateway, &mut progress, request).await {
+        Ok(response) => {
+            answer.head(response.status().as_u16(), response.headers());
+            deliver(gateway, &call, progress, answer, response, trailers).await
+        }
+        Err(message) => failed(gateway, &call, progress, answer, message).await,
+    }
+}
+
+/// After evidence was refused: nothing leaves before the log has taken the request.
+async fn record_first(
+    gateway: &Gateway,
+    call: &Call,
+    body: Incoming,
+) -> Result<(Bytes, watch::Receiver<Progress>), Failure> {
+    let collected = Limited::new(body, PAYLOAD_STORED_BYTES_MAX).collect().await;
+    let collected = collected.map_err(|_| {
+        Failure::evidence(
+            "the log refused the last evidence, and until it takes some again only small requests are tried",
+        )
+    })?;
+    let bytes = collected.to_bytes();
+    let mut copied = Copied::default();
+    copied.push(&bytes);
+    let recorded = record::record_request(gateway, call, copied).await.map_err(refused)?;
+    let (_, progress) = watch::channel(Progress::Recorded(Ok(recorded)));
+    Ok((bytes, progress))
+}
+
+/// The answer's head, or in words why there is none. The wait is bounded from the request's end.
+async fn head(
+    gateway: &Gateway,
+    progress: &mut watch::Receiver<Progress>,
+    request: reqwest::Request,
+) -> Result<Response<reqwest::Body>, String> {
+    let late = async {
+        // An error means that the request's task has ended, and with it its body.
+        let _ = progress.wait_for(|progress| !matches!(progress, Progress::Passing)).await;
+        tokio::time::sleep(gateway.first_byte).await;
+    };
+    tokio::select! {
+        answered = gateway.upstream.send(request) => answered,
+        () = late => Err(format!("no answer within {} ms", gateway.first_byte.as_millis())),
+    }
+}
+
+/// No answer: the event says so, then the agent is told.
+async fn failed(
+    gateway: &Gateway,
+    call: &Call,
+    mut progress: watch::Receiver<Progress>,
+    mut answer: AnswerRecorder,
+    message: String,
+) -> Result<Response<AnswerBody>, Failure> {
+    let _ = progress.wait_for(|progress| !matches!(progress, Progress::Passing)).await;
+    let broke = matches!(&*progress.borrow(), Progress::Passed(RequestEnd::ClientBroke));
+    let outcome = if broke { CallOutcome::ClientLeft } else { CallOutcome::UpstreamFailed };
+    let answered = answer.finish(outcome);
+    let request_receipt = record::recorded(&mut progress).await.map_err(refused)?.receipt;
+    let mut response = Failure::upstream(message).into_response(call.dialect);
+    add_ours(gateway, call, response.headers_mut(), request_receipt);
+    if gateway.is_durable() {
+        add_receipt(response.headers_mut(), answered.await.ok().and_then(|recorded| recorded.receipt));
+    }
+    Ok(response)
+}
+
+/// An answer on its way back.
+async fn deliver(
+    gateway: &Gateway,
+    call: &Call,
+    mut progress: watch::Receiver<Progress>,
+    mut answer: AnswerRecorder,
+    response: Response<reqwest::Body>,
+    trailers: Trailers,
+) -> Result<Response<AnswerBody>, Failure> {
+    // A provider may answer before it has read the request (it refuses a body's size, say). There is
+    // no request event to wait for then; it follows when the body has ended.
+    let passing = matches!(&*progress.borrow(), Progress::Passing);
+    let request_receipt = match gateway.is_durable() && !passing {
+        true => record::recorded(&mut progress).await.map_err(refused)?.receipt,
+        false => match &*progress.borrow() {
+            Progress::Recorded(Ok(recorded)) => recorded.receipt.clone(),
+            _ => None,
+        },
+    };
+    let (mut parts, body) = response.into_parts();
+    headers::for_agent(&mut parts.headers);
+    parts.extensions.clear();
+    parts.version = Version::HTTP_11;
+    if parts.status == StatusCode::NOT_MODIFIED {
+        // It would name a length that no body follows.
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    add_ours(gateway, call, &mut parts.headers, request_receipt);
+    let events = headers::is_event_stream(&headers::media_type(&parts.headers));
+    let len = body.size_hint().exact();
+    if gateway.is_durable() && !passing && !events && len.is_some_and(|len| len <= BOUNDED_BYTES_MAX) {
+        let (outcome, bytes) = read_bounded(body, &mut answer, gateway.idle).await;
+        let receipt = answer.finish(outcome).await.ok().and_then(|recorded| recorded.receipt);
+        add_receipt(&mut parts.headers, receipt);
+        let body = if outcome == CallOutcome::Complete { whole(bytes) } else { broken_off(bytes) };
+        return Ok(Response::from_parts(parts, body));
+    }
+    let chunked = !parts.headers.contains_key(header::CONTENT_LENGTH);
+    let in_trailer = gateway.is_durable() && (trailers == Trailers::Any || (trailers == Trailers::Chunked && chunked));
+    if in_trailer {
+        parts.headers.append(header::TRAILER, HeaderValue::from_name(RECEIPT_HEADER));
+    }
+    let body = AnswerPassing::new(body, answer, gateway.idle, in_trailer);
+    Ok(Response::from_parts(parts, body.boxed_unsync()))
+}
+
+/// Reads an answer of known, small length whole.
+async fn read_bounded(mut body: reqwest::Body, answer: &mut AnswerRecorder, idle: Duration) -> (CallOutcome, Bytes) {
+    let mut bytes = BytesMut::new();
+    loop {
+        match tokio::time::timeout(idle, body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                if let Ok(piece) = frame.into_data() {
+                    answer.push(&piece);
+                    bytes.extend_from_slice(&piece);
+                }
+            }
+            Ok(None) => return (CallOutcome::Complete, bytes.freeze()),
+            Ok(Some(Err(_))) | Err(_) => return (CallOutcome::UpstreamTruncated, bytes.freeze()),
+        }
+    }
+}
+
+fn add_ours(gateway: &Gateway, call: &Call, fields: &mut HeaderMap, request_receipt: Option<String>) {
+    let mut add = |name: &'static str, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            fields.insert(name, value);
+        }
+    };
+    add("x-amc-request-id", &call.request_id);
+    add("x-amc-receipt-url", &format!("/amc/receipts/{}", call.request_id));
+    if let Some(receipt) = request_receipt {
+        add("x-amc-request-receipt", &receipt);
+    }
+    if let Some(key) = &gateway.monitor_key {
+        fields.insert("x-amc-monitor-key", key.clone());
+    }
+}
+
+fn add_receipt(fields: &mut HeaderMap, receipt: Option<String>) {
+    if let Some(value) = receipt.and_then(|receipt| HeaderValue::from_str(&receipt).ok()) {
+        fields.insert(RECEIPT_HEADER, value);
+    }
+}
+
+/// Why a call may not pass when the monitor does not take its evidence.
+pub(crate) fn refused(error: ChannelError) -> Failure {
+    match error {
+        ChannelError::Refused(Refusal::LeaseInvalid(why)) => Failure::lease_invalid(why),
+        error => Failure::evidence(error.to_string()),
+    }
+}
+
+/// Up to here an answer of known length is held until its receipt can go in its head.
+const BOUNDED_BYTES_MAX: u64 = 256 * 1024;

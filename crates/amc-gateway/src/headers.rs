@@ -1,0 +1,110 @@
+//! Headers that belong to one hop (RFC 9110, section 7.6.1), and ours, which neither side may send.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// Prefix of every header that the gateway adds to answers.
+const OURS: &str = "x-amc-";
+
+/// Takes out of a request what must not travel on: hop-by-hop headers, the framing (the body itself
+/// says its length), the host (the provider has its own), and anything that looks like ours.
+pub(crate) fn for_provider(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
+        headers.remove(name);
+    }
+    remove_ours(headers);
+}
+
+/// Takes out of an answer what must not travel on.
+pub(crate) fn for_agent(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    remove_ours(headers);
+}
+
+/// Whether a client says that it reads trailers (RFC 9110, section 10.1.4).
+pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// The text of a header, where it is text.
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The media type of a body: its header, or nothing.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let text = text(headers, "content-type").unwrap_or_default();
+    text[..text.floor_char_boundary(amc_core::limits::MEDIA_TYPE_BYTES_MAX)].to_owned()
+}
+
+/// How a body is compressed, lowercase; `None` when it is not.
+pub(crate) fn content_encoding(headers: &HeaderMap) -> Option<String> {
+    let text = text(headers, "content-encoding")?.trim().to_ascii_lowercase();
+    Some(text).filter(|text| !text.is_empty() && text != "identity")
+}
+
+/// Whether a body is a stream of server-sent events.
+pub(crate) fn is_event_stream(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
+    let named = values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());
+    let named: Vec<HeaderName> = named.collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn remove_ours(headers: &mut HeaderMap) {
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+/// `trailer` stays: it announces fields that we pass on.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_hop_stays_on_its_hop() {
+        let pairs = [
+            ("connection", "close, X-Private"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("host", "gateway"),
+            ("x-amc-receipt", "forged"),
+            ("anthropic-beta", "kept"),
+            ("accept-encoding", "gzip"),
+        ];
+        let mut headers: HeaderMap = pairs
+            .iter()
+            .map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_static(value)))
+            .collect();
+        assert!(takes_trailers(&headers));
+        for_provider(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept-encoding", "anthropic-beta"]);
+    }
+}

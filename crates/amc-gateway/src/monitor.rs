@@ -1,0 +1,222 @@
+//! The async client of the monitor's gateway socket (`amc_workspace::protocol::gateway`).
+//!
+//! Two connections: evidence waits for flushes, lookups (leases, receipts) never wait behind it.
+//! Requests are sent ahead and answered in order. Nothing is retried and nothing is kept when a
+//! connection ends: a gateway without its monitor may let nothing pass.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use amc_core::Digest;
+use amc_core::kinds::GatewayStarted;
+use amc_workspace::protocol::gateway::{
+    GatewayEvent, GatewayReply, GatewayRequest, LeaseGrant, ReceiptPair, Recorded, Welcome,
+};
+use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, decode_frame, encode_frame, frame_len};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::GatewayError;
+
+/// A request that brought no answer of the kind it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ChannelError {
+    /// The connection is closed.
+    #[error("the monitor is gone")]
+    Closed,
+    /// The monitor understood and refused.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// An answer of another kind than the question's.
+    #[error("an answer of the wrong kind")]
+    Unexpected,
+    /// The message is above the protocol's bound.
+    #[error("a message is too long")]
+    TooLong,
+}
+
+/// One pipelined connection.
+#[derive(Debug)]
+struct Channel {
+    queue: mpsc::Sender<Outgoing>,
+    next_id: AtomicU64,
+    open: watch::Receiver<bool>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    id: u64,
+    frame: Vec<u8>,
+    reply: oneshot::Sender<GatewayReply>,
+}
+
+type Pending = (u64, oneshot::Sender<GatewayReply>);
+
+impl Channel {
+    fn new(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        let (queue, outgoing) = mpsc::channel(QUEUE_LEN);
+        let (pending, answered) = mpsc::unbounded_channel();
+        let (alive, open) = watch::channel(true);
+        tokio::spawn(write_requests(writer, outgoing, pending));
+        tokio::spawn(async move {
+            read_replies(reader, answered).await;
+            alive.send_replace(false);
+        });
+        Channel { queue, next_id: AtomicU64::new(0), open }
+    }
+
+    async fn ask(&self, body: GatewayRequest) -> Result<GatewayReply, ChannelError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let frame = encode_frame(&Frame { id, body }).map_err(|_| ChannelError::TooLong)?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Outgoing { id, frame, reply }).await.map_err(|_| ChannelError::Closed)?;
+        match answer.await {
+            Ok(GatewayReply::Refused(refusal)) => Err(ChannelError::Refused(refusal)),
+            Ok(reply) => Ok(reply),
+            Err(_) => Err(ChannelError::Closed),
+        }
+    }
+
+    async fn closed(&self) {
+        // An error means that the reader is gone altogether, which is closed as well.
+        let _ = self.open.clone().wait_for(|open| !open).await;
+    }
+}
+
+async fn write_requests(
+    writer: OwnedWriteHalf,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    pending: mpsc::UnboundedSender<Pending>,
+) {
+    let mut writer = BufWriter::with_capacity(64 * 1024, writer);
+    while let Some(first) = outgoing.recv().await {
+        let mut next = Some(first);
+        while let Some(Outgoing { id, frame, reply }) = next {
+            // Registered before it is written, so that no answer can come too early. A failure on
+            // either side drops `reply`, which tells the asker that the connection is closed.
+            if pending.send((id, reply)).is_err() || writer.write_all(&frame).await.is_err() {
+                return;
+            }
+            next = outgoing.try_recv().ok();
+        }
+        if writer.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_replies(reader: OwnedReadHalf, mut answered: mpsc::UnboundedReceiver<Pending>) {
+    let mut reader = BufReader::new(reader);
+    let mut waiting: VecDeque<Pending> = VecDeque::new();
+    while let Some(frame) = read_reply(&mut reader).await {
+        while let Ok(pending) = answered.try_recv() {
+            waiting.push_back(pending);
+        }
+        match waiting.pop_front() {
+            // An asker that has left wants no answer.
+            Some((id, reply)) if id == frame.id => drop(reply.send(frame.body)),
+            _ => return,
+        }
+    }
+}
+
+async fn read_reply(reader: &mut BufReader<OwnedReadHalf>) -> Option<Frame<GatewayReply>> {
+    let mut prefix = [0; 4];
+    reader.read_exact(&mut prefix).await.ok()?;
+    let mut body = vec![0; frame_len(prefix).ok()?];
+    reader.read_exact(&mut body).await.ok()?;
+    decode_frame(&body).ok()
+}
+
+/// The monitor, as the gateway sees it.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    evidence: Channel,
+    lookups: Channel,
+    taking: AtomicBool,
+}
+
+impl Monitor {
+    /// Connects and says hello on both connections.
+    pub(crate) async fn connect(socket: &Path) -> Result<(Self, Welcome), GatewayError> {
+        let (evidence, welcome) = greet(socket).await?;
+        let (lookups, _) = greet(socket).await?;
+        Ok((Monitor { evidence, lookups, taking: AtomicBool::new(true) }, welcome))
+    }
+
+    /// Reports that the gateway listens.
+    pub(crate) async fn started(&self, started: GatewayStarted) -> Result<(), ChannelError> {
+        match self.evidence.ask(GatewayRequest::Started(started)).await? {
+            GatewayReply::Done | GatewayReply::Recorded(_) => Ok(()),
+            _ => Err(ChannelError::Unexpected),
+        }
+    }
+
+    /// Whose lease a token is, by its SHA-256.
+    pub(crate) async fn authorize(&self, token_sha256: Digest) -> Result<LeaseGrant, ChannelError> {
+        match self.lookups.ask(GatewayRequest::Authorize { token_sha256 }).await? {
+            GatewayReply::Lease(grant) => Ok(grant),
+            _ => Err(ChannelError::Unexpected),
+        }
+    }
+
+    /// Appends evidence; returns when it is durable.
+    pub(crate) async fn record(&self, event: GatewayEvent) -> Result<Recorded, ChannelError> {
+        let answer = match self.evidence.ask(GatewayRequest::Record(Box::new(event))).await {
+            Ok(GatewayReply::Recorded(recorded)) => Ok(recorded),
+            Ok(_) => Err(ChannelError::Unexpected),
+            Err(error) => Err(error),
+        };
+        match &answer {
+            Ok(_) => self.taking.store(true, Ordering::Relaxed),
+            Err(ChannelError::Refused(Refusal::LogUnavailable(_)) | ChannelError::Closed) => {
+                self.taking.store(false, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
+    /// The receipts of a call.
+    pub(crate) async fn receipts(&self, request_id: String) -> Result<ReceiptPair, ChannelError> {
+        match self.lookups.ask(GatewayRequest::Receipts { request_id }).await? {
+            GatewayReply::Receipts(pair) => Ok(pair),
+            _ => Err(ChannelError::Unexpected),
+        }
+    }
+
+    /// Whether the log took the last evidence that it was given.
+    pub(crate) fn is_taking(&self) -> bool {
+        self.taking.load(Ordering::Relaxed)
+    }
+
+    /// Whether both connections stand.
+    pub(crate) fn is_connected(&self) -> bool {
+        *self.evidence.open.borrow() && *self.lookups.open.borrow()
+    }
+
+    /// Returns when a connection is closed.
+    pub(crate) async fn gone(&self) {
+        tokio::select! {
+            () = self.evidence.closed() => {}
+            () = self.lookups.closed() => {}
+        }
+    }
+}
+
+async fn greet(socket: &Path) -> Result<(Channel, Welcome), GatewayError> {
+    let stream = UnixStream::connect(socket).await;
+    let stream = stream.map_err(|source| GatewayError::NoMonitor { path: socket.to_owned(), source })?;
+    let channel = Channel::new(stream);
+    match channel.ask(GatewayRequest::Hello { protocol: PROTOCOL_VERSION }).await? {
+        GatewayReply::Welcome(welcome) => Ok((channel, *welcome)),
+        _ => Err(ChannelError::Unexpected.into()),
+    }
+}
+
+/// Messages that wait to be written; each may carry a stored payload of a megabyte.
+const QUEUE_LEN: usize = 16;

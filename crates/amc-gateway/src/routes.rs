@@ -1,0 +1,173 @@
+//! Which provider a path means, and where it goes there.
+//!
+//! `/<provider>/REST` goes to the origin of the provider's base URL with REST; where the base has a
+//! path (`/v1`), REST begins with it or gets it once. Whole segments are compared, raw: nothing is
+//! decoded, and a path that another server might read differently is refused.
+
+use std::collections::BTreeMap;
+
+use amc_core::kinds::Dialect;
+use amc_workspace::config::Provider;
+use reqwest::Url;
+
+use crate::error::GatewayError;
+
+/// The providers that this gateway has routes to.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    providers: Vec<Target>,
+}
+
+#[derive(Debug)]
+struct Target {
+    name: String,
+    dialect: Dialect,
+    origin: String,
+    base_path: String,
+}
+
+/// One call's way to its provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The provider's name.
+    pub(crate) provider: String,
+    /// The shape of its API.
+    pub(crate) dialect: Dialect,
+    /// Path at the provider.
+    pub(crate) path: String,
+    /// The whole address, query included.
+    pub(crate) url: Url,
+}
+
+/// A path without a way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RouteError {
+    /// The first segment names no provider.
+    #[error("no provider has this path; the paths here begin with {0}")]
+    UnknownProvider(String),
+    /// Dot segments, encoded ones included, or characters that are written in other ways.
+    #[error("the path has dot segments or characters that must be percent-encoded")]
+    NotNormal,
+}
+
+impl Routes {
+    /// Takes the configured providers.
+    pub(crate) fn new(providers: &BTreeMap<String, Provider>) -> Result<Self, GatewayError> {
+        let target = |(name, provider): (&String, &Provider)| {
+            let refuse = |message: String| GatewayError::BaseUrl { provider: name.clone(), message };
+            let url = Url::parse(&provider.base_url).map_err(|error| refuse(error.to_string()))?;
+            let base_path = url.path().trim_end_matches('/').to_owned();
+            let origin = url.origin().ascii_serialization();
+            Ok(Target { name: name.clone(), dialect: provider.dialect, origin, base_path })
+        };
+        Ok(Routes { providers: providers.iter().map(target).collect::<Result<_, GatewayError>>()? })
+    }
+
+    /// The way of a request's path and query.
+    pub(crate) fn resolve(&self, path: &str, query: Option<&str>) -> Result<Route, RouteError> {
+        if has_dot_segments(path) {
+            return Err(RouteError::NotNormal);
+        }
+        let (first, rest) =
+            path.strip_prefix('/').map_or(("", ""), |path| path.split_at(path.find('/').unwrap_or(path.len())));
+        let target = self.providers.iter().find(|target| target.name == first);
+        let target = target.ok_or_else(|| RouteError::UnknownProvider(self.names()))?;
+        let path = target.path_for(rest);
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let url = Url::parse(&format!("{}{path}{query}", target.origin)).map_err(|_| RouteError::NotNormal)?;
+        if url.path() != path {
+            return Err(RouteError::NotNormal);
+        }
+        Ok(Route { provider: target.name.clone(), dialect: target.dialect, path, url })
+    }
+
+    /// The dialect of the provider that a path's first segment names, whatever the rest is.
+    pub(crate) fn dialect_of(&self, path: &str) -> Option<Dialect> {
+        let first = path.strip_prefix('/')?.split('/').next()?;
+        self.providers.iter().find(|target| target.name == first).map(|target| target.dialect)
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<String> = self.providers.iter().map(|target| format!("/{}/", target.name)).collect();
+        if names.is_empty() { "nothing: gateway.yaml names no provider".to_owned() } else { names.join(", ") }
+    }
+}
+
+impl Target {
+    fn path_for(&self, rest: &str) -> String {
+        let base = &self.base_path;
+        let has_base = rest.strip_prefix(base.as_str()).is_some_and(|after| after.is_empty() || after.starts_with('/'));
+        let path = if has_base { rest.to_owned() } else { format!("{base}{rest}") };
+        if path.is_empty() { "/".to_owned() } else { path }
+    }
+}
+
+/// Whether a server that decodes `%2e`, `%2f` or `%5c`, or takes a backslash for a slash, would find
+/// a dot segment.
+fn has_dot_segments(path: &str) -> bool {
+    let lower =
+        path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace('\\', "/");
+    lower.split('/').any(|segment| segment == "." || segment == "..") || lower.contains("%00")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes() -> Routes {
+        let provider = |dialect, base_url: &str| Provider { dialect, base_url: base_url.to_owned() };
+        Routes::new(&BTreeMap::from([
+            ("openai".to_owned(), provider(Dialect::Openai, "https://api.test/v1")),
+            ("anthropic".to_owned(), provider(Dialect::Anthropic, "https://claude.test")),
+            ("local".to_owned(), provider(Dialect::Openai, "http://127.0.0.1:8000/serve/v1/")),
+        ]))
+        .expect("the base URLs are fine")
+    }
+
+    fn url(path: &str, query: Option<&str>) -> Result<String, RouteError> {
+        routes().resolve(path, query).map(|route| route.url.to_string())
+    }
+
+    #[test]
+    fn the_base_path_is_there_once() {
+        for (path, expected) in [
+            ("/openai/v1/chat/completions", "https://api.test/v1/chat/completions"),
+            ("/openai/chat/completions", "https://api.test/v1/chat/completions"),
+            ("/openai/v1beta/models", "https://api.test/v1/v1beta/models"),
+            ("/openai/v1", "https://api.test/v1"),
+            ("/openai", "https://api.test/v1"),
+            ("/anthropic/v1/messages", "https://claude.test/v1/messages"),
+            ("/anthropic", "https://claude.test/"),
+            ("/local/serve/v1/models", "http://127.0.0.1:8000/serve/v1/models"),
+            ("/local/v1/models", "http://127.0.0.1:8000/serve/v1/v1/models"),
+        ] {
+            assert_eq!(url(path, None).as_deref(), Ok(expected), "{path}");
+        }
+        assert_eq!(url("/openai/v1/x", Some("a=1&b=%20")).as_deref(), Ok("https://api.test/v1/x?a=1&b=%20"));
+    }
+
+    #[test]
+    fn a_prefix_of_a_segment_is_no_provider() {
+        for path in ["/openaiX/v1/models", "/openai%2Fv1", "/OPENAI/v1", "//openai/v1", "/", "", "/v1/models", "*"] {
+            assert!(matches!(url(path, None), Err(RouteError::UnknownProvider(_))), "{path}");
+        }
+    }
+
+    #[test]
+    fn dot_segments_in_every_spelling_are_refused() {
+        for path in [
+            "/openai/../anthropic/v1",
+            "/openai/v1/%2e%2e/admin",
+            "/openai/v1/%2E./admin",
+            "/openai/v1/..%2fadmin",
+            "/openai/v1/..%5cadmin",
+            "/openai/v1/./x",
+            "/openai/v1\\..\\x",
+            "/openai/v1/x%00",
+            "/../openai/v1",
+        ] {
+            assert_eq!(url(path, None), Err(RouteError::NotNormal), "{path}");
+        }
+        assert!(url("/openai/v1/models/org%2Fname..x", None).is_ok(), "dots within a segment are no dot segment");
+    }
+}

@@ -1,0 +1,254 @@
+//! Bodies that are hashed and copied (bounded) while they pass, and never changed or held back.
+//!
+//! The end of a body is taken from its byte count, its end of stream, or its drop, whichever comes
+//! first: hyper stops asking for a body when its Content-Length is satisfied, and drops one whose
+//! reader has left.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use amc_core::kinds::CallOutcome;
+use amc_core::limits::PAYLOAD_STORED_BYTES_MAX;
+use amc_crypto::hash::BodyHasher;
+use amc_workspace::protocol::gateway::Recorded;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
+
+use crate::body::BodyError;
+use crate::record::AnswerRecorder;
+use crate::redact::OVERLAP_BYTES;
+
+/// A body's digest and its beginning.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    pub(crate) hasher: BodyHasher,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Copied {
+    /// The next piece.
+    pub(crate) fn push(&mut self, piece: &[u8]) {
+        self.hasher.update(piece);
+        let room = (PAYLOAD_STORED_BYTES_MAX + OVERLAP_BYTES).saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
+    /// The copy, where it is the whole body.
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        (self.hasher.len() == self.bytes.len() as u64).then_some(self.bytes.as_slice())
+    }
+}
+
+/// How a request's body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequestEnd {
+    /// All of it passed.
+    Whole,
+    /// The provider, or the way to it, stopped taking it.
+    Cut,
+    /// The agent broke off.
+    ClientBroke,
+}
+
+/// What passed of a request's body.
+#[derive(Debug)]
+pub(crate) struct PassedRequest {
+    pub(crate) copied: Copied,
+    pub(crate) end: RequestEnd,
+    /// The body, where nobody has read any of it.
+    pub(crate) unread: Option<Incoming>,
+}
+
+/// A request's body on its way to the provider.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    live: Option<(Incoming, Copied)>,
+    asked: bool,
+    passed: Option<oneshot::Sender<PassedRequest>>,
+}
+
+impl RequestBody {
+    /// Wraps a body; the receiver learns what passed when it has ended.
+    pub(crate) fn new(incoming: Incoming) -> (Self, oneshot::Receiver<PassedRequest>) {
+        let (passed, receiver) = oneshot::channel();
+        let mut body = RequestBody { live: Some((incoming, Copied::default())), asked: false, passed: Some(passed) };
+        body.finish_at_end();
+        (body, receiver)
+    }
+
+    fn finish_at_end(&mut self) {
+        if self.live.as_ref().is_some_and(|(incoming, _)| incoming.is_end_stream()) {
+            self.finish(RequestEnd::Whole);
+        }
+    }
+
+    fn finish(&mut self, end: RequestEnd) {
+        let (Some((incoming, copied)), Some(passed)) = (self.live.take(), self.passed.take()) else { return };
+        let unread = (end == RequestEnd::Cut && !self.asked).then_some(incoming);
+        // Without a receiver the gateway is stopping and its evidence task is gone.
+        let _ = passed.send(PassedRequest { copied, end, unread });
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.asked = true;
+        let Some((incoming, copied)) = &mut self.live else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(piece) = frame.data_ref() {
+                    copied.push(piece);
+                }
+                self.finish_at_end();
+            }
+            Some(Err(_)) => self.finish(RequestEnd::ClientBroke),
+            None => self.finish(RequestEnd::Whole),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.live.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.live.as_ref().map_or(SizeHint::with_exact(0), |(incoming, _)| incoming.size_hint())
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.finish(RequestEnd::Cut);
+    }
+}
+
+/// An answer's body on its way to the agent.
+pub(crate) struct AnswerPassing {
+    upstream: reqwest::Body,
+    answer: AnswerRecorder,
+    remaining: Option<u64>,
+    idle: Pin<Box<Sleep>>,
+    idle_max: Duration,
+    receipt_in_trailer: bool,
+    state: Passing,
+}
+
+enum Passing {
+    Body,
+    /// The body has passed; its event is becoming durable.
+    Receipt(oneshot::Receiver<Recorded>, HeaderMap),
+    Ended,
+}
+
+impl AnswerPassing {
+    /// Wraps an answer's body. With `receipt_in_trailer` the end of the stream (never a byte of the
+    /// body) waits for the answer's event and carries its receipt.
+    pub(crate) fn new(
+        upstream: reqwest::Body,
+        answer: AnswerRecorder,
+        idle_max: Duration,
+        receipt_in_trailer: bool,
+    ) -> Self {
+        let remaining = upstream.size_hint().exact();
+        let idle = Box::pin(tokio::time::sleep(idle_max));
+        let state = Passing::Body;
+        let mut passing = AnswerPassing { upstream, answer, remaining, idle, idle_max, receipt_in_trailer, state };
+        if passing.remaining == Some(0) && !receipt_in_trailer {
+            passing.end(CallOutcome::Complete, HeaderMap::new());
+        }
+        passing
+    }
+
+    /// Finishes the evidence; with a receipt to come the stream stays open for it.
+    fn end(&mut self, outcome: CallOutcome, trailers: HeaderMap) {
+        let recorded = self.answer.finish(outcome);
+        self.state = if self.receipt_in_trailer && outcome == CallOutcome::Complete {
+            Passing::Receipt(recorded, trailers)
+        } else {
+            Passing::Ended
+        };
+    }
+
+    fn pass(&mut self, piece: &Bytes) {
+        self.answer.push(piece);
+        self.idle.as_mut().reset(Instant::now() + self.idle_max);
+        self.remaining = self.remaining.map(|left| left.saturating_sub(piece.len() as u64));
+        let ended = self.remaining == Some(0) || self.upstream.is_end_stream();
+        if ended && !self.receipt_in_trailer {
+            self.end(CallOutcome::Complete, HeaderMap::new());
+        }
+    }
+
+    fn poll_receipt(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Passing::Receipt(recorded, trailers) = &mut self.state else { return Poll::Ready(None) };
+        let receipt = ready!(Pin::new(recorded).poll(cx)).ok().and_then(|recorded| recorded.receipt);
+        let mut trailers = std::mem::take(trailers);
+        if let Some(value) = receipt.and_then(|receipt| HeaderValue::from_str(&receipt).ok()) {
+            trailers.insert(RECEIPT_HEADER, value);
+        }
+        self.state = Passing::Ended;
+        Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
+    }
+}
+
+impl Body for AnswerPassing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !matches!(self.state, Passing::Body) {
+            return self.poll_receipt(cx);
+        }
+        match Pin::new(&mut self.upstream).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(piece) => {
+                    self.pass(&piece);
+                    Poll::Ready(Some(Ok(Frame::data(piece))))
+                }
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    self.end(CallOutcome::Complete, trailers.clone());
+                    if self.receipt_in_trailer {
+                        return self.poll_receipt(cx);
+                    }
+                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                }
+            },
+            Poll::Ready(Some(Err(error))) => {
+                self.end(CallOutcome::UpstreamTruncated, HeaderMap::new());
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                self.end(CallOutcome::Complete, HeaderMap::new());
+                self.poll_receipt(cx)
+            }
+            Poll::Pending => {
+                ready!(self.idle.as_mut().poll(cx));
+                self.end(CallOutcome::UpstreamTruncated, HeaderMap::new());
+                Poll::Ready(Some(Err("the provider sent nothing for too long".into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, Passing::Ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.state {
+            Passing::Body => self.upstream.size_hint(),
+            Passing::Receipt(..) | Passing::Ended => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// The header, or trailer, that carries the receipt of an answer.
+pub(crate) const RECEIPT_HEADER: HeaderName = HeaderName::from_static("x-amc-receipt");
