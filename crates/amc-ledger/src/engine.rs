@@ -114,6 +114,11 @@ impl Engine {
         self.segment_bytes = bytes;
     }
 
+    #[cfg(test)]
+    pub(crate) const fn files(&self) -> &Files {
+        &self.files
+    }
+
     pub(crate) const fn live(&self) -> &Live {
         &self.live
     }
