@@ -49,7 +49,7 @@ pub(crate) fn export(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> 
     let unlocked = unlock(opening)?;
     let stored = StoredRun::read(&unlocked, plan)?;
     let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
-    let BothLogs { mut evidence, audit } = unlocked.verified_logs(&evidence_dir)?;
+    let BothLogs { mut evidence, audit, .. } = unlocked.verified_logs(&evidence_dir)?;
     let evidence_note = audit
         .newest_cosigned(|head| *head == stored.report.evidence)
         .ok_or_else(|| Failure::bad("the audit log has no cosigned checkpoint for the evidence of this run"))?;

@@ -52,7 +52,7 @@ struct Keys {
 }
 
 pub(crate) fn init(opening: &Opening, auditor_file: Option<&Path>, plan: &Plan) -> Result<Answer, Failure> {
-    let root = opening.home.clone().ok_or_else(|| Failure::wrong("init needs --home DIR"))?;
+    let root = opening.new_home();
     if fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) || root.is_file() {
         return Err(Failure::wrong(home::HomeError::Exists(root)));
     }

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use amc_core::Finding;
 use amc_core::kinds::{Fields, LogHead, Role};
-use amc_crypto::{Check as _, CosignedCheckpoint, Note};
+use amc_crypto::Note;
 use amc_evidence::VerifiedEvent;
+use amc_ledger::pair::{PairOptions, verify_pair};
 use amc_ledger::witness::{self, WitnessError};
-use amc_ledger::{LogReader, VerifyMode, VerifyOptions, verify};
+use amc_ledger::{LogReader, VerifyMode};
 use amc_workspace::opening::now_s;
 use amc_workspace::{Answer, Failure, Opening};
 use serde_json::json;
@@ -18,7 +19,6 @@ use crate::unlock::{Unlocked, unlock};
 pub(crate) struct VerifiedLog {
     pub(crate) reader: LogReader,
     pub(crate) events: Vec<VerifiedEvent>,
-    pub(crate) findings: Vec<Finding>,
 }
 
 impl Unlocked {
@@ -40,31 +40,25 @@ impl Unlocked {
         Ok(note)
     }
 
-    /// Verifies a role's log against its pinned key and what the other role cosigned of it. A quick
-    /// verification gives no events.
-    pub(crate) fn verified(
-        &self,
-        role: Role,
-        dir: &Path,
-        cosigned: &[Note],
-        mode: VerifyMode,
-    ) -> Result<VerifiedLog, Failure> {
-        let pinned = self.home.pinned_log(&self.policy, role).map_err(Failure::wrong)?;
-        let known: Vec<_> = cosigned
-            .iter()
-            .filter_map(|note| self.policy.check(note.clone()).ok())
-            .filter(|cosigned| cosigned.checkpoint.origin == pinned.name())
-            .map(|CosignedCheckpoint { checkpoint, .. }| checkpoint)
-            .collect();
-        let options = VerifyOptions { known: &known, mode, ..VerifyOptions::full(&pinned) };
-        let mut events = Vec::new();
-        let report = verify(dir, &options, &mut |event| events.push(event)).map_err(Failure::wrong)?;
-        if !report.is_good() {
-            let message = format!("the {} log does not verify, so nothing rests on it", role.log_name());
-            return Err(report.findings.into_iter().fold(Failure::bad(message), Failure::with));
+    /// Verifies both logs, each against its key and against what the other role cosigned of it.
+    pub(crate) fn verified_logs(&self, evidence_dir: &Path) -> Result<BothLogs, Failure> {
+        let audit_dir = self.home.log(Role::Auditor);
+        let options = PairOptions { policy: &self.policy, mode: VerifyMode::Full, brought: &[], progress: None };
+        let (mut evidence, mut audit) = (Vec::new(), Vec::new());
+        let verdict = verify_pair(Some(evidence_dir), Some(&audit_dir), &options, &mut |role, event| match role {
+            Role::Monitor => evidence.push(event),
+            Role::Auditor => audit.push(event),
+        });
+        let findings: Vec<Finding> = verdict.map_err(Failure::wrong)?.findings().cloned().collect();
+        if findings.iter().any(Finding::is_error) {
+            let failure = Failure::bad("the logs do not verify, so nothing rests on them");
+            return Err(findings.into_iter().fold(failure, Failure::with));
         }
-        let reader = LogReader::open(dir).map_err(Failure::wrong)?;
-        Ok(VerifiedLog { reader, events, findings: report.findings })
+        let open = |dir: &Path, events| {
+            let reader = LogReader::open(dir).map_err(Failure::wrong)?;
+            Ok::<_, Failure>(VerifiedLog { reader, events })
+        };
+        Ok(BothLogs { evidence: open(evidence_dir, evidence)?, audit: open(&audit_dir, audit)?, findings })
     }
 }
 
@@ -77,33 +71,14 @@ impl VerifiedLog {
         });
         newest.and_then(|cosigned| Note::parse(cosigned.note.as_bytes()).ok())
     }
-
-    /// The cosigned notes that this log records of the other role's log, oldest first.
-    pub(crate) fn cosigned_notes(&self) -> Vec<Note> {
-        let notes = self.events.iter().filter_map(|record| match &record.fields {
-            Some(Fields::CheckpointCosigned(cosigned)) => Note::parse(cosigned.note.as_bytes()).ok(),
-            _ => None,
-        });
-        notes.collect()
-    }
 }
 
 /// Both logs, each verified against its key and against what the other role cosigned of it.
 pub(crate) struct BothLogs {
     pub(crate) evidence: VerifiedLog,
     pub(crate) audit: VerifiedLog,
-}
-
-impl Unlocked {
-    /// Verifies both logs.
-    pub(crate) fn verified_logs(&self, evidence_dir: &Path) -> Result<BothLogs, Failure> {
-        let audit_dir = self.home.log(Role::Auditor);
-        let audit = self.verified(Role::Auditor, &audit_dir, &[], VerifyMode::Full)?;
-        let evidence = self.verified(Role::Monitor, evidence_dir, &audit.cosigned_notes(), VerifyMode::Full)?;
-        // What the monitor cosigned of this log is known only now that the evidence is verified.
-        self.verified(Role::Auditor, &audit_dir, &evidence.cosigned_notes(), VerifyMode::Quick)?;
-        Ok(BothLogs { evidence, audit })
-    }
+    /// Warnings and notes of both; an error would have ended it.
+    pub(crate) findings: Vec<Finding>,
 }
 
 pub(crate) fn cosign_once(opening: &Opening, evidence: Option<&Path>) -> Result<Answer, Failure> {

@@ -15,15 +15,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use amc_core::kinds::Role;
-use amc_core::{AgentId, RunId, WorkspaceName};
 use amc_workspace::Opening;
-use amc_workspace::answer::{self, Answer, Failure};
+use amc_workspace::answer;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Holds the auditor's keys: scores, seals and signs.
 #[derive(Parser)]
-#[command(name = "amc-auditor", version)]
+#[command(name = "amc-auditor", bin_name = "amc", version)]
 struct Cli {
     #[command(flatten)]
     common: Common,

@@ -50,7 +50,7 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     // The slice of the evidence is what the auditor has just cosigned; of its own log, what precedes the run.
     let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
     let cosigned = unlocked.cosign(&evidence_dir)?;
-    let BothLogs { evidence, audit } = unlocked.verified_logs(&evidence_dir)?;
+    let BothLogs { evidence, audit, findings } = unlocked.verified_logs(&evidence_dir)?;
 
     let report = score(&ScoreInput {
         workspace: &unlocked.workspace,
@@ -67,7 +67,6 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     });
     let dir = seal_and_store(&unlocked, &report)?;
     record(&unlocked, &report)?;
-    let findings: Vec<Finding> = evidence.findings.into_iter().chain(audit.findings).collect();
     let Unlocked { writer, home, passphrase, .. } = unlocked;
     writer.close().map_err(Failure::unable)?;
     let cosigned = monitor::cosign(&home, &passphrase);
@@ -133,7 +132,7 @@ fn answer(report: &Report, dir: &Path, mut findings: Vec<Finding>, uncosigned: O
         .iter()
         .map(|question| {
             serde_json::json!({
-                "id": question.id, "final": question.r#final, "supported": question.supported,
+                "id": question.id, "final": question.final_level, "supported": question.supported,
                 "claimed": question.claimed, "caps": question.caps,
             })
         })

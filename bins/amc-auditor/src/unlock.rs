@@ -6,7 +6,7 @@ use amc_core::kinds::Fields;
 use amc_core::kinds::{ConfigSigned, Role};
 use amc_core::{AgentId, Clock, Tier, WorkspaceName};
 use amc_crypto::config::{self, ConfigPredicate};
-use amc_crypto::signer::{EventSigner as _, StatementSigner as _};
+use amc_crypto::signer::StatementSigner as _;
 use amc_crypto::{PublicKey, TrustPolicy};
 use amc_evidence::Draft;
 use amc_evidence::Event;
@@ -102,9 +102,4 @@ impl Unlocked {
         }
         Ok(newest)
     }
-}
-
-/// The origin of the log that a key signs.
-pub(crate) fn origin_of(log: &amc_vault::LogKey) -> String {
-    log.origin().to_owned()
 }

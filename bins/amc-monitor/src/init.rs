@@ -22,7 +22,7 @@ struct Created {
 }
 
 pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Failure> {
-    let root = opening.home.clone().ok_or_else(|| Failure::wrong("init needs --home DIR"))?;
+    let root = opening.new_home();
     let home = match Home::create(&root) {
         Ok(home) => home,
         // `amc-auditor init` has made it and calls this for its monitor.

@@ -23,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Holds the monitor's keys and writes the evidence log.
 #[derive(Parser)]
-#[command(name = "amc-monitor", version)]
+#[command(name = "amc-monitor", bin_name = "amc", version)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -51,6 +51,9 @@ enum Verb {
         /// The workspace's name.
         #[arg(long)]
         name: WorkspaceName,
+        /// Always monitor here.
+        #[arg(long, value_parser = ["monitor"])]
+        role: Option<String>,
     },
     /// Run in the foreground: take evidence until told to stop.
     Start {
@@ -101,7 +104,7 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb, opening: &Opening, json: bool) -> (&'static str, Result<Answer, Failure>) {
     match verb {
-        Verb::Init { name } => ("init", init::init(opening, &name)),
+        Verb::Init { name, role: _ } => ("init", init::init(opening, &name)),
         Verb::Start { .. } if json => {
             ("start", Err(Failure::wrong("start has no --json; it prints one line when ready")))
         }

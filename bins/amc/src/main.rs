@@ -1,2 +1,96 @@
-//! amc.
-fn main() {}
+//! `amc`: one entry point. It verifies, gates and explains by itself, starts agents, and starts the
+//! other binaries for what needs their keys or their network. It links no signer and reads no
+//! passphrase.
+
+mod bundles;
+mod cli;
+mod gateway;
+mod ledger;
+mod receipts;
+mod runs;
+mod services;
+mod signers;
+mod trust;
+mod verify;
+mod wrap;
+
+use std::process::ExitCode;
+
+use amc_sandbox::stage;
+use amc_workspace::Opening;
+use amc_workspace::answer::{self, Answer, Failure};
+use clap::{CommandFactory as _, Parser as _};
+
+use cli::{BundleVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, VaultVerb, Verb};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == stage::MARKER) {
+        let (error, code) = stage::become_agent(arguments.collect());
+        eprintln!("amc: the agent could not be started: {error}");
+        return ExitCode::from(code);
+    }
+    let Cli { common, verb } = Cli::parse();
+    let opening = Opening { home: common.home.clone(), passphrase_file: common.passphrase_file.clone() };
+    let (command, result) = match verb {
+        Verb::Init { rest } => return signers::become_for_init(&rest, common.json),
+        Verb::Run { .. } => return signers::become_auditor("run", common.json),
+        Verb::Cosign { .. } => return signers::become_auditor("cosign", common.json),
+        Verb::Bundle { verb: BundleVerb::Export { .. } } => {
+            return signers::become_auditor("bundle export", common.json);
+        }
+        Verb::Config { verb: ConfigVerb::Sign { .. } } => return signers::become_auditor("config sign", common.json),
+        Verb::Gateway { verb: GatewayVerb::Init { .. } } => {
+            return signers::become_auditor("gateway init", common.json);
+        }
+        Verb::Vault { verb: VaultVerb::Secret { .. } } => return signers::become_monitor("vault secret", common.json),
+        Verb::Wrap(_) if common.json => ("wrap", Err(Failure::wrong("wrap has no --json; use --summary FILE"))),
+        Verb::Wrap(plan) => return wrap::wrap(&opening, &plan),
+        Verb::Gateway { verb: GatewayVerb::Start { listen } } => return gateway::start(&opening, listen, common.json),
+        Verb::Completions { shell } => return completions(shell, common.json),
+        Verb::Up => ("up", services::up(&opening)),
+        Verb::Down => ("down", services::down(&opening)),
+        Verb::Status => ("status", services::status(&opening)),
+        Verb::Verify(plan) => ("verify", verify::verify(&opening, &plan)),
+        Verb::Report(plan) => ("report", runs::report(&opening, &plan)),
+        Verb::Explain { run, question } => ("explain", runs::explain(&opening, &run, question.as_deref())),
+        Verb::History { agent } => ("history", runs::history(&opening, &agent)),
+        Verb::Bundle { verb: BundleVerb::Verify { file, trust } } => {
+            ("bundle verify", bundles::verify(&opening, &file, trust.as_deref()))
+        }
+        Verb::Bundle { verb: BundleVerb::Inspect { file } } => ("bundle inspect", bundles::inspect(&file)),
+        Verb::Gate(plan) => ("gate", bundles::gate(&opening, &plan)),
+        Verb::Ledger { verb } => run_ledger(&opening, verb),
+        Verb::Receipt { verb: ReceiptVerb::Verify { receipt, body, trust } } => {
+            ("receipt verify", receipts::verify(&opening, &receipt, body.as_deref(), trust.as_deref()))
+        }
+        Verb::Trust { verb: TrustVerb::Show } => ("trust show", trust::show(&opening)),
+        Verb::Trust { verb: TrustVerb::Export { out } } => ("trust export", trust::export(&opening, out.as_deref())),
+        Verb::Config { verb: ConfigVerb::Verify { path } } => ("config verify", verify::config(&opening, &path)),
+        Verb::Gateway { verb: GatewayVerb::Status } => ("gateway status", services::gateway_status(&opening)),
+        Verb::Gateway { verb: GatewayVerb::VerifyConfig } => {
+            ("gateway verify-config", verify::config(&opening, "gateway.yaml"))
+        }
+        Verb::Vault { verb: VaultVerb::Status } => ("vault status", services::vault_status(&opening)),
+    };
+    answer::finish(command, common.json, result)
+}
+
+fn run_ledger(opening: &Opening, verb: LedgerVerb) -> (&'static str, Result<Answer, Failure>) {
+    match verb {
+        LedgerVerb::Head { log } => ("ledger head", ledger::head(opening, log)),
+        LedgerVerb::Show { index, log } => ("ledger show", ledger::show(opening, log, index)),
+        LedgerVerb::Tail { count, log } => ("ledger tail", ledger::tail(opening, log, count)),
+        LedgerVerb::Prove { event, out, log } => ("ledger prove", ledger::prove(opening, log, event, &out)),
+    }
+}
+
+fn completions(shell: clap_complete::Shell, json: bool) -> ExitCode {
+    if json {
+        return answer::finish("completions", true, Err(Failure::wrong("completions has no --json")));
+    }
+    let mut out = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "amc", &mut out);
+    let text = String::from_utf8(out).expect("completions are text");
+    answer::finish("completions", false, Ok(Answer { text, ..Answer::default() }))
+}

@@ -14,6 +14,7 @@ pub mod key;
 pub mod merkle;
 pub mod note;
 pub mod policy;
+pub mod proof;
 pub mod signer;
 pub mod statement;
 pub mod trust;

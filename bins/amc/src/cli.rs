@@ -1,0 +1,376 @@
+//! The verbs and flags of `amc`, as the command line contract names them.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use amc_core::{AgentId, Digest, RunId};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Proof of what AI agents really do: record, score, and hand out evidence that anyone can verify.
+#[derive(Parser)]
+#[command(name = "amc", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Flags that every verb takes.
+#[derive(Args)]
+pub(crate) struct Common {
+    /// The workspace's directory (else $AMC_HOME, else the nearest .amc upward).
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Answer with one JSON object.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Hand this passphrase file to the signer that is started; - is its standard input.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Hand this file to the auditor, where its passphrase is another.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) auditor_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Create a workspace: keys, logs, trust policy, signed defaults.
+    #[command(disable_help_flag = true)]
+    Init {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Start monitor and gateway in the background.
+    Up,
+    /// Stop what `up` started.
+    Down,
+    /// What runs, and where.
+    Status,
+    /// Run an unmodified agent under the monitor.
+    Wrap(WrapPlan),
+    /// The LLM gateway and its configuration.
+    Gateway {
+        #[command(subcommand)]
+        verb: GatewayVerb,
+    },
+    /// Verify everything in the workspace; never writes.
+    Verify(VerifyPlan),
+    /// Score an agent's evidence, seal the report, record it.
+    #[command(disable_help_flag = true)]
+    Run {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Cosign the newest checkpoint of the evidence log as the auditor.
+    #[command(disable_help_flag = true)]
+    Cosign {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Show a run's report.
+    Report(ReportPlan),
+    /// What holds a level back, in numbers.
+    Explain {
+        /// The run.
+        run: RunId,
+        /// One question's id.
+        question: Option<String>,
+    },
+    /// The runs of an agent, oldest first.
+    History {
+        /// The agent.
+        #[arg(long, value_name = "ID")]
+        agent: AgentId,
+    },
+    /// Portable evidence.
+    Bundle {
+        #[command(subcommand)]
+        verb: BundleVerb,
+    },
+    /// Decide a release on a bundle under a signed policy.
+    Gate(GatePlan),
+    /// The logs.
+    Ledger {
+        #[command(subcommand)]
+        verb: LedgerVerb,
+    },
+    /// Receipts of model calls.
+    Receipt {
+        #[command(subcommand)]
+        verb: ReceiptVerb,
+    },
+    /// Pinned keys.
+    Trust {
+        #[command(subcommand)]
+        verb: TrustVerb,
+    },
+    /// Signed configuration.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Keys and secrets.
+    Vault {
+        #[command(subcommand)]
+        verb: VaultVerb,
+    },
+    /// Completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What `wrap` runs and how.
+#[derive(Args)]
+pub(crate) struct WrapPlan {
+    /// The agent.
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent: AgentId,
+    /// Set variables for this provider's clients only; may be given more than once.
+    #[arg(long = "adapter", value_name = "NAME")]
+    pub(crate) adapters: Vec<String>,
+    /// How the agent is kept from the keys.
+    #[arg(long, default_value = "auto", value_name = "auto|none|user:NAME|namespaces")]
+    pub(crate) isolation: String,
+    /// What the session is for.
+    #[arg(long, value_enum, default_value = "agent")]
+    pub(crate) kind: SessionKind,
+    /// Pass this variable of yours on to the agent; may be given more than once.
+    #[arg(long = "pass-env", value_name = "NAME")]
+    pub(crate) pass: Vec<OsString>,
+    /// Write `{session, events, outcome, exit_status}` to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) summary: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What a wrapped session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SessionKind {
+    /// The agent's work.
+    Agent,
+    /// A test suite.
+    Test,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum GatewayVerb {
+    /// Write and sign gateway.yaml.
+    #[command(disable_help_flag = true)]
+    Init {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Run the gateway in the foreground, beside a running monitor.
+    Start {
+        /// Listen here instead of where gateway.yaml says.
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+    },
+    /// Where the gateway listens.
+    Status,
+    /// Check gateway.yaml and its signature.
+    VerifyConfig,
+}
+
+/// What `verify` looks at.
+#[derive(Args)]
+pub(crate) struct VerifyPlan {
+    /// Check tree and checkpoints without every signature.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Which log.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(crate) log: WhichLogs,
+    /// A checkpoint from elsewhere that the logs must contain; may be given more than once.
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    pub(crate) checkpoints: Vec<PathBuf>,
+    /// The evidence log, where it is not in this home.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) evidence: Option<PathBuf>,
+}
+
+/// Which logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhichLogs {
+    /// The monitor's.
+    Evidence,
+    /// The auditor's.
+    Audit,
+    /// Both.
+    All,
+}
+
+/// One log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhichLog {
+    /// The monitor's.
+    Evidence,
+    /// The auditor's.
+    Audit,
+}
+
+/// What `report` shows.
+#[derive(Args)]
+pub(crate) struct ReportPlan {
+    /// The run.
+    pub(crate) run: RunId,
+    /// As what.
+    #[arg(long, value_enum, default_value = "md")]
+    pub(crate) format: ReportFormat,
+    /// Into this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// A report's formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// Markdown.
+    Md,
+    /// One self-contained page.
+    Html,
+    /// The sealed bytes.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum BundleVerb {
+    /// Write a run with its evidence into one file.
+    #[command(disable_help_flag = true)]
+    Export {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Verify a bundle offline with pinned keys and recompute its score.
+    Verify {
+        /// The bundle.
+        file: PathBuf,
+        /// The trust policy that pins the issuer.
+        #[arg(long, value_name = "FILE")]
+        trust: Option<PathBuf>,
+    },
+    /// Show what a bundle says, without believing it.
+    Inspect {
+        /// The bundle.
+        file: PathBuf,
+    },
+}
+
+/// What `gate` decides on.
+#[derive(Args)]
+pub(crate) struct GatePlan {
+    /// The bundle.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: PathBuf,
+    /// The policy, with its signature beside it in FILE.sig.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: PathBuf,
+    /// A verifier key under which the policy may be signed, instead of the pinned auditor's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy_key: Option<PathBuf>,
+    /// The policy's SHA-256, to refuse any other version.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) policy_digest: Option<Digest>,
+    /// The trust policy that pins the bundle's issuer.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum LedgerVerb {
+    /// Size, root and signatures of a log.
+    Head {
+        /// Which log.
+        #[arg(long, value_enum, default_value = "evidence")]
+        log: WhichLog,
+    },
+    /// One event.
+    Show {
+        /// Its index.
+        index: u64,
+        /// Which log.
+        #[arg(long, value_enum, default_value = "evidence")]
+        log: WhichLog,
+    },
+    /// The newest events.
+    Tail {
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        count: u64,
+        /// Which log.
+        #[arg(long, value_enum, default_value = "evidence")]
+        log: WhichLog,
+    },
+    /// Write a proof that an event stands in the log.
+    Prove {
+        /// Its event_hash.
+        #[arg(long, value_name = "HASH")]
+        event: Digest,
+        /// The .tlog-proof to write.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Which log.
+        #[arg(long, value_enum, default_value = "evidence")]
+        log: WhichLog,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ReceiptVerb {
+    /// Verify a receipt under the pinned monitor's key; with a workspace's log, its position too.
+    Verify {
+        /// The receipt, or a file that holds it.
+        receipt: String,
+        /// The body that it should be for.
+        #[arg(long, value_name = "FILE")]
+        body: Option<PathBuf>,
+        /// The trust policy that pins the monitor.
+        #[arg(long, value_name = "FILE")]
+        trust: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TrustVerb {
+    /// The pinned keys.
+    Show,
+    /// The trust policy, for somebody who is to verify.
+    Export {
+        /// Into this file instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Sign a file of the workspace as its next version.
+    #[command(disable_help_flag = true)]
+    Sign {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Check a file's signature.
+    Verify {
+        /// Path, relative to the workspace's directory.
+        path: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum VaultVerb {
+    /// What the vault holds, without a passphrase.
+    Status,
+    /// Provider keys: set, list, remove.
+    #[command(disable_help_flag = true)]
+    Secret {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+}

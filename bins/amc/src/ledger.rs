@@ -1,0 +1,98 @@
+//! Looking at the logs. Reading needs no lock and no key; nothing here is verified but what says so.
+
+use std::path::Path;
+
+use amc_core::kinds::{Role, kind_name};
+use amc_core::{Digest, timestamp};
+use amc_crypto::merkle;
+use amc_evidence::Event;
+use amc_ledger::{LogReader, StoredEvent};
+use amc_workspace::home;
+use amc_workspace::{Answer, Failure, Opening};
+use serde_json::{Value, json};
+
+use crate::cli::WhichLog;
+
+/// Most events that one call shows.
+const SHOWN_MAX: u64 = 10_000;
+
+impl WhichLog {
+    const fn role(self) -> Role {
+        match self {
+            WhichLog::Evidence => Role::Monitor,
+            WhichLog::Audit => Role::Auditor,
+        }
+    }
+}
+
+fn open(opening: &Opening, log: WhichLog) -> Result<LogReader, Failure> {
+    LogReader::open(&opening.home()?.log(log.role())).map_err(Failure::wrong)
+}
+
+pub(crate) fn head(opening: &Opening, log: WhichLog) -> Result<Answer, Failure> {
+    let reader = open(opening, log)?;
+    let (checkpoint, note) = (reader.checkpoint(), reader.latest_checkpoint().to_string());
+    let data = json!({
+        "origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root, "checkpoint": note,
+    });
+    Ok(Answer::new(&data, note))
+}
+
+pub(crate) fn show(opening: &Opening, log: WhichLog, index: u64) -> Result<Answer, Failure> {
+    let reader = open(opening, log)?;
+    let missing = || Failure::wrong(format!("the log has {} events, so there is no event {index}", reader.size()));
+    let stored = reader.event(index).map_err(Failure::bad)?.ok_or_else(missing)?;
+    let shown = described(&stored)?;
+    let text = serde_json::to_string_pretty(&shown).expect("plain values serialise") + "\n";
+    Ok(Answer::new(&json!({ "events": [shown] }), text))
+}
+
+pub(crate) fn tail(opening: &Opening, log: WhichLog, count: u64) -> Result<Answer, Failure> {
+    let reader = open(opening, log)?;
+    let from = reader.size().saturating_sub(count.min(SHOWN_MAX));
+    let events = reader.events(from).map(|stored| described(&stored.map_err(Failure::bad)?));
+    let events = events.collect::<Result<Vec<Value>, Failure>>()?;
+    let text = events.iter().map(line).collect::<String>();
+    Ok(Answer::new(&json!({ "events": events }), text))
+}
+
+fn line(event: &Value) -> String {
+    let text = |key: &str| event[key].as_str().unwrap_or("-").to_owned();
+    format!(
+        "{:>6}  {}  {:<18} {:<10} {}\n",
+        event["index"],
+        text("wall_time"),
+        text("kind"),
+        text("tier"),
+        text("agent_id")
+    )
+}
+
+fn described(stored: &StoredEvent) -> Result<Value, Failure> {
+    let (event, fields) = Event::decode(&stored.signed.body).map_err(Failure::bad)?;
+    let kind = kind_name(event.kind).map_or_else(|| format!("kind {}", event.kind), str::to_owned);
+    Ok(json!({
+        "index": event.index, "event_hash": stored.signed.event_hash(), "kind": kind, "tier": event.tier,
+        "agent_id": event.agent, "session_id": event.session, "wall_time": timestamp::to_rfc3339(event.wall_ns),
+        "payload": event.payload, "fields": fields,
+    }))
+}
+
+pub(crate) fn prove(opening: &Opening, log: WhichLog, event: Digest, out: &Path) -> Result<Answer, Failure> {
+    let reader = open(opening, log)?;
+    let mut found = None;
+    for stored in reader.events(0) {
+        let stored = stored.map_err(Failure::bad)?;
+        if stored.signed.event_hash() == event {
+            found = Some(stored);
+            break;
+        }
+    }
+    let stored = found.ok_or_else(|| Failure::wrong(format!("the log has no event {event}")))?;
+    let tree = reader.tree().map_err(Failure::bad)?;
+    let path = merkle::inclusion_proof(&tree, stored.index, reader.size()).map_err(Failure::bad)?;
+    let text = amc_crypto::proof::encode(&stored.signed.body, stored.index, &path, reader.latest_checkpoint());
+    home::write_atomic(out, text.as_bytes()).map_err(Failure::wrong)?;
+    let data = json!({ "index": stored.index, "event_hash": event, "size": reader.size(), "out": out });
+    Ok(Answer::new(&data, format!("Wrote {}: event {} of {}\n", out.display(), stored.index, reader.size())))
+}

@@ -1,0 +1,176 @@
+//! Starting and stopping monitor and gateway, and what runs now.
+
+use std::io::{self, BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use amc_sandbox::recorder::MonitorClient;
+use amc_workspace::home::Home;
+use amc_workspace::protocol::PROTOCOL_VERSION;
+use amc_workspace::protocol::operator::{MonitorStatus, OperatorReply, OperatorRequest};
+use amc_workspace::{Answer, Failure, Opening};
+use serde_json::json;
+
+use crate::signers;
+
+/// How long a stopped process may take to finish streams and flush.
+const STOP: Duration = Duration::from_secs(45);
+
+/// Connects to a running monitor; `None` when nobody listens.
+pub(crate) fn connect(home: &Home) -> Result<Option<MonitorClient>, Failure> {
+    let mut client = match MonitorClient::connect(&home.monitor_socket()) {
+        Ok(client) => client,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(Failure::unable(format!("cannot reach the monitor: {error}"))),
+    };
+    match call(&mut client, OperatorRequest::Hello { protocol: PROTOCOL_VERSION })? {
+        OperatorReply::Welcome => Ok(Some(client)),
+        _ => Err(Failure::unable("the monitor gave an unexpected answer")),
+    }
+}
+
+/// One request; a refusal is a failure.
+pub(crate) fn call(client: &mut MonitorClient, request: OperatorRequest) -> Result<OperatorReply, Failure> {
+    match client.call(request).map_err(Failure::unable)? {
+        OperatorReply::Refused(refusal) => Err(Failure::unable(refusal)),
+        reply => Ok(reply),
+    }
+}
+
+/// What a running monitor says of itself.
+pub(crate) fn monitor_status(client: &mut MonitorClient) -> Result<MonitorStatus, Failure> {
+    match call(client, OperatorRequest::Status)? {
+        OperatorReply::Status(status) => Ok(status),
+        _ => Err(Failure::unable("the monitor gave an unexpected answer")),
+    }
+}
+
+/// Starts a monitor in the background and waits until it takes evidence.
+pub(crate) fn start_monitor(opening: &Opening, home: &Home, while_used: bool) -> Result<Child, Failure> {
+    let mut command = Command::new(signers::program("amc-monitor"));
+    command.arg("start").arg("--home").arg(home.root());
+    if while_used {
+        command.arg("--while-used");
+    }
+    if let Some(file) = &opening.passphrase_file {
+        command.arg("--passphrase-file").arg(file);
+    }
+    start(command, "amc-monitor").map(|(child, _)| child)
+}
+
+/// Starts a gateway in the background; gives where it listens.
+pub(crate) fn start_gateway(home: &Home, listen: Option<SocketAddr>) -> Result<(Child, SocketAddr), Failure> {
+    let mut command = signers::keyless("amc-gateway");
+    command.arg("start").arg("--home").arg(home.root());
+    if let Some(listen) = listen {
+        command.arg("--listen").arg(listen.to_string());
+    }
+    let (child, ready) = start(command, "amc-gateway")?;
+    let listening = ready["listening"].as_str().and_then(|text| text.parse().ok());
+    Ok((child, listening.ok_or_else(|| Failure::unable("amc-gateway did not say where it listens"))?))
+}
+
+/// Starts a process that says on one line when it is ready. It is in a process group of its own, so
+/// that a key typed at the agent's terminal does not stop it.
+fn start(mut command: Command, name: &str) -> Result<(Child, serde_json::Value), Failure> {
+    let missing = |error| Failure::unable(format!("cannot start {name}: {error}; install it beside amc or in PATH"));
+    let mut child = command.stdout(Stdio::piped()).process_group(0).spawn().map_err(missing)?;
+    let mut out = BufReader::new(child.stdout.take().expect("standard output is a pipe"));
+    let mut line = String::new();
+    out.read_line(&mut line).map_err(Failure::unable)?;
+    if let Ok(ready) = serde_json::from_str(&line) {
+        return Ok((child, ready));
+    }
+    let status = child.wait().map_err(Failure::unable)?;
+    // It has said why on standard error, with the exit code that fits.
+    let message = format!("{name} did not start");
+    Err(match status.code() {
+        Some(1) => Failure::bad(message),
+        Some(2) => Failure::wrong(message),
+        _ => Failure::unable(message),
+    })
+}
+
+pub(crate) fn up(opening: &Opening) -> Result<Answer, Failure> {
+    let home = opening.home()?;
+    let mut client = match connect(&home)? {
+        Some(client) => client,
+        None => {
+            start_monitor(opening, &home, false)?;
+            connect(&home)?.ok_or_else(|| Failure::unable("the monitor stopped again; see its message above"))?
+        }
+    };
+    if monitor_status(&mut client)?.gateway_listen.is_none() {
+        start_gateway(&home, None)?;
+    }
+    let status = monitor_status(&mut client)?;
+    let text = format!("The monitor runs (process {})\nThe gateway listens at {}\n", status.pid, listen_text(&status));
+    Ok(Answer::new(&status_data(Some(&status)), text))
+}
+
+pub(crate) fn down(opening: &Opening) -> Result<Answer, Failure> {
+    let home = opening.home()?;
+    let Some(mut client) = connect(&home)? else {
+        return Ok(Answer::new(&status_data(None), "Nothing was running\n"));
+    };
+    call(&mut client, OperatorRequest::Shutdown)?;
+    drop(client);
+    let deadline = Instant::now() + STOP;
+    while home.monitor_socket().exists() {
+        if Instant::now() > deadline {
+            return Err(Failure::unable("the monitor is still finishing; look again with `amc status`"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(Answer::new(&status_data(None), "Stopped\n"))
+}
+
+pub(crate) fn status(opening: &Opening) -> Result<Answer, Failure> {
+    let home = opening.home()?;
+    let status = connect(&home)?.map(|mut client| monitor_status(&mut client)).transpose()?;
+    let text = match &status {
+        None => "Nothing runs; start it with `amc up`\n".to_owned(),
+        Some(status) => format!(
+            "The monitor runs (process {}): {} events, {} open sessions\nThe gateway listens at {}\n",
+            status.pid,
+            status.events,
+            status.open_sessions.len(),
+            listen_text(status)
+        ),
+    };
+    Ok(Answer::new(&status_data(status.as_ref()), text))
+}
+
+pub(crate) fn gateway_status(opening: &Opening) -> Result<Answer, Failure> {
+    let home = opening.home()?;
+    let status = connect(&home)?.map(|mut client| monitor_status(&mut client)).transpose()?;
+    let listen = status.as_ref().and_then(|status| status.gateway_listen.clone());
+    let text = listen.as_ref().map_or("The gateway does not run\n".to_owned(), |at| format!("It listens at {at}\n"));
+    Ok(Answer::new(&json!({ "listen": listen }), text))
+}
+
+pub(crate) fn vault_status(opening: &Opening) -> Result<Answer, Failure> {
+    let home = opening.home()?;
+    // Only the signers know the vault's format; this shows what anybody can see.
+    let meta = std::fs::metadata(home.vault())
+        .map_err(|error| Failure::wrong(format!("{}: {error}", home.vault().display())))?;
+    let running = connect(&home)?.is_some();
+    let state = if running { "unlocked in a running process" } else { "locked" };
+    let data = json!({ "path": home.vault(), "bytes": meta.len(), "monitor": { "unlocked": running } });
+    Ok(Answer::new(&data, format!("{}: the monitor's compartment is {state}\n", home.vault().display())))
+}
+
+fn listen_text(status: &MonitorStatus) -> &str {
+    status.gateway_listen.as_deref().unwrap_or("no address: it does not run")
+}
+
+fn status_data(status: Option<&MonitorStatus>) -> serde_json::Value {
+    let monitor = status
+        .map(|status| json!({ "pid": status.pid, "events": status.events, "open_sessions": status.open_sessions }));
+    let gateway = status.and_then(|status| status.gateway_listen.as_ref()).map(|listen| json!({ "listen": listen }));
+    json!({ "monitor": monitor, "gateway": gateway })
+}

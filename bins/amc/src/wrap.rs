@@ -1,0 +1,217 @@
+//! `wrap`: an unmodified agent under the monitor, from nothing to a sealed session.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use amc_core::SessionId;
+use amc_core::kinds::{Isolation, ProcessExit, Role, SessionOutcome, SessionPurpose};
+use amc_sandbox::environment::{self, Routes};
+use amc_sandbox::recorder::{self, MonitorClient};
+use amc_sandbox::{Executable, Launch, Recorder, command, process};
+use amc_workspace::config::GatewayConfig;
+use amc_workspace::home::{self, Home};
+use amc_workspace::passphrase;
+use amc_workspace::protocol::operator::{
+    OperatorReply, OperatorRequest, ProcessFields, SessionOpened, SessionRequest, SessionSealed,
+};
+use amc_workspace::{Failure, Opening};
+use serde_json::json;
+
+use crate::cli::{SessionKind, WrapPlan};
+use crate::{services, signers};
+
+/// AMC could not do its part, as `env` has it.
+const OUR_FAILURE: u8 = 125;
+/// How long what we started may take to end.
+const STOP: Duration = Duration::from_secs(45);
+
+pub(crate) fn wrap(opening: &Opening, plan: &WrapPlan) -> ExitCode {
+    let executable = match command::resolve(&plan.command[0], std::env::var_os("PATH").as_deref()) {
+        Ok(executable) => executable,
+        Err(error) => {
+            eprintln!("amc: {error}");
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    match Wrapping::run(opening, plan, executable) {
+        Ok(exit) => ExitCode::from(process::exit_code(&exit)),
+        Err(failure) => {
+            eprintln!("amc: {}", failure.message);
+            ExitCode::from(OUR_FAILURE)
+        }
+    }
+}
+
+struct Wrapping<'a> {
+    opening: &'a Opening,
+    plan: &'a WrapPlan,
+    home: Home,
+    started: Vec<Child>,
+}
+
+struct Finished {
+    exit: ProcessExit,
+    sealed: SessionSealed,
+    stopping: bool,
+}
+
+impl<'a> Wrapping<'a> {
+    fn run(opening: &'a Opening, plan: &'a WrapPlan, executable: Executable) -> Result<ProcessExit, Failure> {
+        let isolation = isolation(&plan.isolation)?;
+        let home = opening.home()?;
+        let bytes = home::read_bounded(&home.file("gateway.yaml"), amc_core::limits::CONFIG_BYTES_MAX);
+        let config = GatewayConfig::parse(&bytes.map_err(Failure::wrong)?).map_err(Failure::wrong)?;
+        let providers = chosen_providers(&config, &plan.adapters)?;
+        let mut wrapping = Wrapping { opening, plan, home, started: Vec::new() };
+        let (mut client, listen) = wrapping.services()?;
+        let routes = Routes { listen, providers };
+        let opened = wrapping.open_session(&mut client, &executable, isolation)?;
+        let run = wrapping.run_agent(client, &opened, &routes, executable);
+        let finished = run.and_then(|(client, exit)| wrapping.seal(client, &opened, exit));
+        let stopping = finished.as_ref().map_or(true, |finished| finished.stopping);
+        wrapping.end_services(stopping);
+        let finished = finished?;
+        wrapping.tell(&opened, &finished)?;
+        Ok(finished.exit)
+    }
+
+    /// The running monitor and gateway, or new ones for as long as somebody uses them.
+    fn services(&mut self) -> Result<(MonitorClient, SocketAddr), Failure> {
+        let mut client = match services::connect(&self.home)? {
+            Some(client) => client,
+            None => {
+                self.started.push(services::start_monitor(self.opening, &self.home, true)?);
+                let gone = || Failure::unable("the monitor stopped again; see its message above");
+                services::connect(&self.home)?.ok_or_else(gone)?
+            }
+        };
+        let listening = services::monitor_status(&mut client)?.gateway_listen;
+        if let Some(listen) = listening.and_then(|text| text.parse().ok()) {
+            return Ok((client, listen));
+        }
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (gateway, listen) = services::start_gateway(&self.home, Some(any_port))?;
+        self.started.push(gateway);
+        Ok((client, listen))
+    }
+
+    fn open_session(
+        &self,
+        client: &mut MonitorClient,
+        executable: &Executable,
+        isolation: Isolation,
+    ) -> Result<SessionOpened, Failure> {
+        let request = SessionRequest {
+            agent: self.plan.agent.clone(),
+            purpose: match self.plan.kind {
+                SessionKind::Agent => SessionPurpose::Agent,
+                SessionKind::Test => SessionPurpose::Test,
+            },
+            isolation,
+            argv: command::recorded_argv(&self.plan.command),
+            artifact: executable.sha256,
+        };
+        match services::call(client, OperatorRequest::OpenSession(request))? {
+            OperatorReply::SessionOpened(opened) => Ok(opened),
+            _ => Err(Failure::unable("the monitor gave an unexpected answer")),
+        }
+    }
+
+    fn run_agent(
+        &self,
+        mut client: MonitorClient,
+        opened: &SessionOpened,
+        routes: &Routes,
+        executable: Executable,
+    ) -> Result<(MonitorClient, ProcessExit), Failure> {
+        let environment = environment::build(std::env::vars_os(), &self.plan.pass, routes, &opened.lease_token);
+        let fields = ProcessFields::Environment(environment.record.clone());
+        recorder::record(&mut client, opened.session, fields, None).map_err(Failure::unable)?;
+        let launch = Launch {
+            stage: std::env::current_exe().map_err(Failure::unable)?,
+            executable: executable.path,
+            argv: self.plan.command.clone(),
+            environment,
+        };
+        let recorder = Recorder::start(client, opened.session, opened.lease_token.as_bytes());
+        let exit = process::run(&launch, &recorder);
+        let (client, recorded) = recorder.finish();
+        recorded.map_err(Failure::unable)?;
+        Ok((client, exit.map_err(Failure::unable)?))
+    }
+
+    fn seal(&self, mut client: MonitorClient, opened: &SessionOpened, exit: ProcessExit) -> Result<Finished, Failure> {
+        recorder::record(&mut client, opened.session, ProcessFields::Exit(exit.clone()), None)
+            .map_err(Failure::unable)?;
+        let request = OperatorRequest::SealSession { session: opened.session, outcome: SessionOutcome::Sealed };
+        let OperatorReply::Sealed(sealed) = services::call(&mut client, request)? else {
+            return Err(Failure::unable("the monitor gave an unexpected answer"));
+        };
+        let left = services::call(&mut client, OperatorRequest::Leave)?;
+        Ok(Finished { exit, sealed, stopping: matches!(left, OperatorReply::Left { stopping: true }) })
+    }
+
+    /// Waits for what we started; unless somebody else still uses it, it ends with our connection.
+    fn end_services(&mut self, stopping: bool) {
+        let deadline = Instant::now() + STOP;
+        for child in self.started.iter_mut().filter(|_| stopping) {
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn tell(&self, opened: &SessionOpened, finished: &Finished) -> Result<(), Failure> {
+        let Finished { exit, sealed, .. } = finished;
+        let session: SessionId = opened.session;
+        let cosigned = self.cosign();
+        let by = if cosigned { "cosigned by the auditor" } else { "not cosigned" };
+        eprintln!("amc: session {session} of {} sealed, {} events, {by}", self.plan.agent, sealed.events);
+        let Some(path) = &self.plan.summary else { return Ok(()) };
+        let summary = json!({
+            "session": session, "events": sealed.events, "outcome": SessionOutcome::Sealed,
+            "exit_status": process::exit_code(exit),
+        });
+        home::write_atomic(path, format!("{summary}\n").as_bytes()).map_err(Failure::unable)
+    }
+
+    /// Asks the auditor for a cosignature where it needs no terminal for it.
+    fn cosign(&self) -> bool {
+        let has_variable = std::env::var_os(passphrase::VARIABLE).is_some();
+        let has_credentials = std::env::var_os("CREDENTIALS_DIRECTORY").is_some();
+        let file = self.opening.passphrase_file.as_deref().filter(|file| *file != OsStr::new("-"));
+        if !(has_variable || has_credentials || file.is_some()) || !self.home.log(Role::Auditor).is_dir() {
+            return false;
+        }
+        let mut auditor = Command::new(signers::program("amc-auditor"));
+        auditor.args(["cosign", "--json", "--home"]).arg(self.home.root());
+        if let Some(file) = file {
+            auditor.arg("--passphrase-file").arg(file);
+        }
+        let status = auditor.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
+    }
+}
+
+fn isolation(asked: &str) -> Result<Isolation, Failure> {
+    match asked {
+        // The strongest that this release can do.
+        "auto" | "none" => Ok(Isolation::None),
+        other => Err(Failure::wrong(format!("isolation {other:?} is not in this release; use auto or none"))),
+    }
+}
+
+fn chosen_providers(
+    config: &GatewayConfig,
+    adapters: &[String],
+) -> Result<Vec<(String, amc_core::kinds::Dialect)>, Failure> {
+    if let Some(unknown) = adapters.iter().find(|name| !config.providers.contains_key(*name)) {
+        let known: Vec<&str> = config.providers.keys().map(String::as_str).collect();
+        return Err(Failure::wrong(format!("gateway.yaml has no provider {unknown:?}; it has {}", known.join(", "))));
+    }
+    let wanted = |name: &String| adapters.is_empty() || adapters.contains(name);
+    let chosen = config.providers.iter().filter(|(name, _)| wanted(name));
+    Ok(chosen.map(|(name, provider)| (name.clone(), provider.dialect)).collect())
+}
