@@ -97,12 +97,13 @@ fn evidence_action(report: &Report) -> Option<NextAction> {
         let all = waiting.iter().flat_map(|question| &question.held_back).filter(|gap| gap.what.starts_with(word));
         all.map(|gap| gap.need - gap.have).max().unwrap_or(0)
     };
-    let (sessions, days) = (gaps("sessions"), gaps("days"));
+    let (sessions, days) = (gaps("sessions").max(1), gaps("days"));
+    let on_days = if days > 0 { format!(" on {days} more day(s)") } else { String::new() };
     (!waiting.is_empty()).then(|| NextAction {
         subject: "more evidence".to_owned(),
         action: format!(
-            "Keep the agent at work under `amc wrap`: {sessions} more session(s), {days} more day(s) lift {} question(s) \
-             by a level.",
+            "Keep the agent at work under `amc wrap`, as it is: {sessions} or more further session(s){on_days} can lift \
+             {} question(s) by a level.",
             waiting.len()
         ),
         gain_bp: waiting.iter().map(|question| share_bp(report, question, rise_bp(question))).sum(),

@@ -115,8 +115,9 @@ impl<'a> Configs<'a> {
             let newest_index = loads.last().map(Load::index);
             let newest_good = loads.last().is_some_and(|load| load.fields.state == ConfigState::Signed);
             if newest_good {
-                let in_window = loads.iter().filter(|load| load.record.event.wall_ns >= window_start_ns);
-                let bad = in_window.filter(|load| load.fields.state != ConfigState::Signed).last();
+                let bad = loads.iter().rfind(|load| {
+                    load.fields.state != ConfigState::Signed && load.record.event.wall_ns >= window_start_ns
+                });
                 findings.extend(bad.map(|load| repaired(path, load)));
             } else {
                 findings.extend(loads.last().map(|load| unrepaired(path, load)));

@@ -73,6 +73,9 @@ pub fn label(index_bp: u32, status: Status, config_finding: bool, observed: bool
 mod tests {
     use super::*;
 
+    /// Sets one row's count; then what it costs each, and at most.
+    type Row = (fn(&mut Counts, u64), u32, u32);
+
     fn lost(counts: &Counts) -> u32 {
         10_000 - integrity(10_000, counts, false).0
     }
@@ -97,7 +100,7 @@ mod tests {
             set(&mut counts, count);
             lost(&counts)
         };
-        let rows: [(fn(&mut Counts, u64), u32, u32); 8] = [
+        let rows: [Row; 8] = [
             (|counts, n| counts.unsupported_claims = n, 800, 5_000),
             (|counts, n| counts.contradictions = n, 500, 5_000),
             (|counts, n| counts.bad_receipts = n, 500, 3_000),

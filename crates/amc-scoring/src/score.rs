@@ -122,7 +122,7 @@ impl Run<'_> {
         let status = if log_fails || unproven { Status::Invalid } else { Status::Valid };
         let layers = layers(&questions);
         let overall_bp = mean(layers.iter().map(|layer| layer.level_bp));
-        self.findings.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.cmp(b)));
+        self.findings.sort_by(|a, b| order(a).cmp(&order(b)));
         self.findings.dedup();
         let mut report = Report {
             report_version: REPORT_VERSION,
@@ -558,6 +558,13 @@ fn timeline(facts: &[Fact]) -> Vec<DayTiers> {
         self_reported,
     };
     days.into_iter().map(line).collect()
+}
+
+/// Findings stand worst first, then by code, then by place with indices as numbers.
+fn order(finding: &Finding) -> (std::cmp::Reverse<amc_core::Severity>, FindingCode, &str, u64, &str) {
+    let (place, index) = finding.subject.split_once('#').unwrap_or((&finding.subject, "0"));
+    let index = index.parse().unwrap_or(u64::MAX);
+    (std::cmp::Reverse(finding.severity), finding.code, place, index, &finding.message)
 }
 
 /// Mean, rounded down; 0 of nothing.

@@ -217,10 +217,10 @@ pub fn select_evidence<'a>(
                 configs.take(&mut chosen, window, load.path.as_str(), record);
             }
             (Some(Fields::GatewayStarted(_)), None) => gateways.take(&mut chosen, window, (), record),
-            (Some(Fields::ClockStep(_) | Fields::ClockRollback(_)), None) => {
-                if clock_span(record).is_some_and(|(from, to)| window.touches(from, to)) {
-                    chosen.insert(event.index);
-                }
+            (Some(Fields::ClockStep(_) | Fields::ClockRollback(_)), None)
+                if clock_span(record).is_some_and(|(from, to)| window.touches(from, to)) =>
+            {
+                chosen.insert(event.index);
             }
             (Some(Fields::LogRecovered(_)), None) if window.contains(event.wall_ns) => {
                 chosen.insert(event.index);

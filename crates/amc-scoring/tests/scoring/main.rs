@@ -1,0 +1,10 @@
+//! Tests of scoring over real logs, generated facts and pages.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod bank;
+mod gates;
+mod pages;
+mod properties;
+mod runs;
+mod world;
