@@ -25,7 +25,7 @@ use crate::reader::PayloadLocation;
 use crate::storage::OpenFile;
 
 /// Bytes of a segment's header.
-pub(crate) const HEADER_BYTES: u64 = 64;
+pub(crate) const HEADER_BYTES: usize = 64;
 /// Bytes of a frame before its content.
 pub(crate) const FRAME_HEAD_BYTES: usize = 24;
 const VERSION: u32 = 1;
@@ -83,8 +83,8 @@ impl From<FileError> for FrameError {
 }
 
 impl SegmentHeader {
-    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES as usize] {
-        let mut bytes = [0; HEADER_BYTES as usize];
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.first_index.to_le_bytes());
@@ -95,7 +95,7 @@ impl SegmentHeader {
     }
 
     pub(crate) fn read(file: &OpenFile) -> Result<Self, FrameError> {
-        let mut bytes = [0; HEADER_BYTES as usize];
+        let mut bytes = [0; HEADER_BYTES];
         if file.read_at(&mut bytes, 0)? < bytes.len() {
             return Err(FrameError::Incomplete);
         }
@@ -211,7 +211,7 @@ pub(crate) struct Cursor {
 impl Cursor {
     /// Begins after the header.
     pub(crate) fn new(file: OpenFile, first_index: u64) -> Self {
-        Cursor { file, first_index, offset: HEADER_BYTES, buffer: Vec::new(), buffer_at: 0 }
+        Cursor { file, first_index, offset: HEADER_BYTES as u64, buffer: Vec::new(), buffer_at: 0 }
     }
 
     pub(crate) const fn offset(&self) -> u64 {

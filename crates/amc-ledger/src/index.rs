@@ -1,7 +1,7 @@
 //! The sled index: by request id, session and event hash. Fed behind the log from the log itself,
 //! so it may lag, may be deleted, and is never needed to verify or to append.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -138,7 +138,7 @@ impl Feeder {
             slot.get_or_init(|| opened.map_err(|error| error.to_string()));
             if let Some(index) = feed {
                 // A fault of the index is no fault of the log: lookups show that it lags.
-                let _ = feed_all(&index, dir, &rings);
+                let _ = feed_all(&index, &dir, &rings);
                 let _ = index.database.flush();
             }
         };
@@ -175,8 +175,8 @@ enum FeedError {
     Event(#[from] amc_evidence::event::EventError),
 }
 
-fn feed_all(index: &Index, dir: PathBuf, rings: &Receiver<u64>) -> Result<(), FeedError> {
-    let reader = LogReader::open(&dir)?;
+fn feed_all(index: &Index, dir: &Path, rings: &Receiver<u64>) -> Result<(), FeedError> {
+    let reader = LogReader::open(dir)?;
     if index.next()? > reader.size() {
         // An index of more events than there are belongs to another copy of the log.
         index.clear()?;

@@ -19,6 +19,7 @@ use crate::writer::Signers;
 
 mod attacks;
 mod crashes;
+mod forge;
 mod logs;
 
 pub(crate) const ORIGIN: &str = "test/evidence";

@@ -222,7 +222,7 @@ impl Machine {
     }
 
     /// Counts an operation; `Err` when it fails or the machine is down.
-    fn change(&mut self, what: String) -> io::Result<()> {
+    fn change(&mut self, what: &str) -> io::Result<()> {
         if self.down {
             return Err(io::Error::other("the machine is down"));
         }
@@ -274,7 +274,7 @@ impl Storage for Sim {
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn StoredFile>> {
         let mut machine = self.machine();
-        machine.change(format!("create {path}"))?;
+        machine.change(&format!("create {path}"))?;
         let inode = match machine.inode(path) {
             Ok(inode) => {
                 machine.inodes[inode].content.clear();
@@ -298,7 +298,7 @@ impl Storage for Sim {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut machine = self.machine();
-        machine.change(format!("rename {from} to {to}"))?;
+        machine.change(&format!("rename {from} to {to}"))?;
         let inode = machine.inode(from)?;
         let change = NameChange::Rename { from: from.to_owned(), to: to.to_owned(), inode };
         change.apply(&mut machine.names);
@@ -308,7 +308,7 @@ impl Storage for Sim {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         let mut machine = self.machine();
-        machine.change(format!("flush the directory {dir:?}"))?;
+        machine.change(&format!("flush the directory {dir:?}"))?;
         let changes = std::mem::take(&mut machine.name_changes);
         for change in changes {
             if change.dir() == dir {
@@ -358,7 +358,7 @@ impl StoredFile for SimFile {
         let mut machine = self.sim.machine();
         let offset = usize::try_from(offset).expect("small files");
         let was_down = machine.down;
-        let fault = machine.change(format!("write {}+{offset} {} bytes", self.path, bytes.len()));
+        let fault = machine.change(&format!("write {}+{offset} {} bytes", self.path, bytes.len()));
         // A write that fails, or during which power is lost, may have got anywhere.
         let done = match &fault {
             Ok(()) => bytes.len(),
@@ -373,7 +373,7 @@ impl StoredFile for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut machine = self.sim.machine();
-        machine.change(format!("cut {} to {len}", self.path))?;
+        machine.change(&format!("cut {} to {len}", self.path))?;
         let len = usize::try_from(len).expect("small files");
         let inode = &mut machine.inodes[self.inode];
         inode.content.resize(len, 0);
@@ -383,7 +383,7 @@ impl StoredFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut machine = self.sim.machine();
-        let fault = machine.change(format!("flush {}", self.path));
+        let fault = machine.change(&format!("flush {}", self.path));
         if fault.is_err() && !machine.down {
             // The page cache forgets what it could not write and calls it clean.
             machine.inodes[self.inode].pending.clear();
@@ -396,6 +396,6 @@ impl StoredFile for SimFile {
     }
 
     fn reserve(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        self.sim.machine().change(format!("reserve {}", self.path))
+        self.sim.machine().change(&format!("reserve {}", self.path))
     }
 }

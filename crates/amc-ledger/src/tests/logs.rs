@@ -292,3 +292,34 @@ fn a_copy_on_a_read_only_mount_reads_and_verifies() {
     assert_eq!(before, after);
     set_mode(0o700);
 }
+
+/// A log as the first release wrote it. Nobody may ever change these files; with
+/// `AMC_WRITE_FIXTURES` set, and the files gone, the test writes them anew.
+#[test]
+fn the_sealed_fixture_of_version_1_still_verifies() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/ledger/v1");
+    let key = TestKey::new(0x42, "fixture/evidence");
+    if std::env::var_os("AMC_WRITE_FIXTURES").is_some() && !dir.exists() {
+        create(&dir, opened(&key), &key.signers(), &*TestClock::new()).expect("creates");
+        let files = crate::storage::Files::on_disk(&dir);
+        let writer = Writer::start(&files, super::hands(&key), None).expect("opens");
+        write_session(&writer, 1, 300);
+        writer.close().expect("closes");
+        std::fs::remove_file(dir.join("lock")).expect("removes");
+    }
+    let verifier = key.verifier();
+    let mut payloads = Vec::new();
+    let reader = LogReader::open(&dir).expect("opens");
+    let report = verify(&dir, &VerifyOptions::full(&verifier), &mut |record| {
+        let stored = reader.event(record.event.index).expect("reads").expect("is there");
+        if let Some(payload) = &record.event.payload {
+            payloads.extend(reader.payload(payload, stored.payload_location).expect("reads"));
+        }
+    })
+    .expect("verifies");
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    assert_eq!((report.events, report.sessions, payloads.len()), (304, 1, 300));
+    assert!(payloads[299].starts_with(b"piece 1 299 text "));
+    let root = "5e63bc21a4cae580fe1ffdb8066b3483f5929b2a51588df86229be1d3645be3b";
+    assert_eq!(report.head.root.to_string(), root);
+}

@@ -6,7 +6,9 @@ use amc_evidence::SignedEvent;
 
 use crate::engine::CHECKPOINT_FILE;
 use crate::error::ReadError;
-use crate::frame::{Cursor, FlushEnd, Frame, FrameError, SegmentHeader, later_flush, segment_indices, segment_path};
+use crate::frame::{
+    Cursor, FlushEnd, Frame, FrameError, HEADER_BYTES, SegmentHeader, later_flush, segment_indices, segment_path,
+};
 use crate::reader::PayloadLocation;
 use crate::storage::Files;
 
@@ -150,7 +152,7 @@ impl Scan {
         }
         self.first_index = first_index;
         self.next_segment += 1;
-        self.flushed = crate::frame::HEADER_BYTES;
+        self.flushed = HEADER_BYTES as u64;
         self.cursor = Some(Cursor::new(file, first_index));
         Ok(true)
     }
