@@ -1,5 +1,6 @@
 //! Starting and stopping monitor and gateway, and what runs now.
 
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -62,14 +63,21 @@ pub(crate) fn start_monitor(opening: &Opening, home: &Home, while_used: bool) ->
     start(command, "amc-monitor").map(|(child, _)| child)
 }
 
-/// Starts a gateway in the background; gives where it listens.
+/// Starts a gateway in the background; gives where it listens. Its diagnostics go to a file of the
+/// home, since the terminal is the agent's; why it could not start is shown here.
 pub(crate) fn start_gateway(home: &Home, listen: Option<SocketAddr>) -> Result<(Child, SocketAddr), Failure> {
+    let log_path = home.process_log("gateway");
+    let log = File::create(&log_path).map_err(|error| Failure::unable(format!("{}: {error}", log_path.display())))?;
     let mut command = signers::keyless("amc-gateway");
+    command.stderr(log);
     command.arg("start").arg("--home").arg(home.root());
     if let Some(listen) = listen {
         command.arg("--listen").arg(listen.to_string());
     }
-    let (child, ready) = start(command, "amc-gateway")?;
+    let (child, ready) = start(command, "amc-gateway").map_err(|failure| {
+        let why = std::fs::read_to_string(&log_path).unwrap_or_default();
+        Failure { message: if why.is_empty() { failure.message } else { why.trim_end().to_owned() }, ..failure }
+    })?;
     let listening = ready["listening"].as_str().and_then(|text| text.parse().ok());
     Ok((child, listening.ok_or_else(|| Failure::unable("amc-gateway did not say where it listens"))?))
 }
