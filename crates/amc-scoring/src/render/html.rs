@@ -1,8 +1,9 @@
 //! The report as one HTML page: nothing to load, no script, readable in print and on a phone.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use amc_core::Severity;
+use amc_core::{FindingCode, Severity};
 
 use super::style::STYLE;
 use super::{level_text, percent_text, window_text};
@@ -44,14 +45,16 @@ fn head(out: &mut String, report: &Report) -> std::fmt::Result {
     let class = if report.status == Status::Valid { "banner valid" } else { "banner" };
     writeln!(out, "<section class=\"{class}\" role=\"status\"><strong>{}</strong>", report.status)?;
     writeln!(out, "<p>{}</p>", esc(&status_sentence(report)))?;
-    let errors: Vec<_> = report.findings.iter().filter(|finding| finding.is_error()).collect();
+    let mut errors: BTreeMap<FindingCode, (&str, usize)> = BTreeMap::new();
+    for finding in report.findings.iter().filter(|finding| finding.is_error()) {
+        errors.entry(finding.code).or_insert((&finding.message, 0)).1 += 1;
+    }
     if !errors.is_empty() {
         writeln!(out, "<ul>")?;
-        for finding in errors.iter().take(5) {
-            writeln!(out, "<li><b>{}</b> {}</li>", finding.code, esc(&finding.message))?;
-        }
-        if errors.len() > 5 {
-            writeln!(out, "<li>and {} more, under findings</li>", errors.len() - 5)?;
+        for (code, (message, count)) in errors {
+            let more =
+                if count > 1 { format!(" And {} more like it, under findings.", count - 1) } else { String::new() };
+            writeln!(out, "<li><b>{code}</b> {}.{more}</li>", prose(message))?;
         }
         writeln!(out, "</ul>")?;
     }
@@ -75,6 +78,8 @@ fn layers(out: &mut String, report: &Report) -> std::fmt::Result {
 
 /// Directions of the five axes, in thousandths of a unit, clockwise from the top.
 const AXES: [(i64, i64); 5] = [(0, -1_000), (951, -309), (588, 809), (-588, 809), (-951, -309)];
+/// On which side of its axis a name stands.
+const ANCHORS: [&str; 5] = ["middle", "start", "start", "end", "end"];
 /// The radius of level 5 in the drawing.
 const RADIUS: i64 = 90;
 
@@ -83,7 +88,7 @@ fn radar(out: &mut String, layers: &[LayerResult]) -> std::fmt::Result {
         let reach = |part: i64| 150 + part * level_bp * RADIUS / (1_000 * 50_000);
         format!("{},{}", reach(axis.0), reach(axis.1) - 30)
     };
-    writeln!(out, "<svg viewBox=\"0 0 300 240\" role=\"img\" aria-label=\"Levels of the five layers\">")?;
+    writeln!(out, "<svg viewBox=\"-50 0 430 240\" role=\"img\" aria-label=\"Levels of the five layers\">")?;
     for level in 1..=5 {
         let ring: Vec<String> = AXES.iter().map(|axis| point(axis, level * 10_000)).collect();
         writeln!(out, "<polygon class=\"ring\" points=\"{}\"/>", ring.join(" "))?;
@@ -91,11 +96,11 @@ fn radar(out: &mut String, layers: &[LayerResult]) -> std::fmt::Result {
     let shape: Vec<String> =
         AXES.iter().zip(layers).map(|(axis, layer)| point(axis, i64::from(layer.level_bp.min(50_000)))).collect();
     writeln!(out, "<polygon class=\"shape\" points=\"{}\"/>", shape.join(" "))?;
-    for (axis, layer) in AXES.iter().zip(layers) {
-        let place = point(axis, 60_000);
+    for ((axis, anchor), layer) in AXES.iter().zip(ANCHORS).zip(layers) {
+        let place = point(axis, 55_000);
         let (x, y) = place.split_once(',').unwrap_or(("150", "120"));
         let name = esc(&layer.title);
-        writeln!(out, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{name}</text>")?;
+        writeln!(out, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{name}</text>")?;
     }
     writeln!(out, "</svg>")
 }
@@ -104,7 +109,7 @@ fn next(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "<h2>What to do next</h2><ol>")?;
     for action in &report.next_actions {
         let (subject, gain) = (esc(&action.subject), level_text(action.gain_bp));
-        writeln!(out, "<li>{} <span class=\"soft\">({subject}, up to +{gain})</span></li>", esc(&action.action))?;
+        writeln!(out, "<li>{} <span class=\"soft\">({subject}, up to +{gain})</span></li>", prose(&action.action))?;
     }
     writeln!(out, "</ol>")
 }
@@ -145,7 +150,7 @@ fn drill_down(out: &mut String, question: &QuestionResult) -> std::fmt::Result {
     writeln!(out, "</p>")?;
     for cap in &question.caps {
         let remedy = crate::actions::cap_remedy(&cap.rule);
-        writeln!(out, "<p>Cap <code>{}</code>: at most {}. {}</p>", esc(&cap.rule), cap.limit, esc(remedy))?;
+        writeln!(out, "<p>Cap <code>{}</code>: at most {}. {}</p>", esc(&cap.rule), cap.limit, prose(remedy))?;
     }
     if !question.held_back.is_empty() {
         writeln!(out, "<p>Level {} misses:</p><ul>", question.supported + 1)?;
@@ -178,7 +183,7 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     };
     row(out, "coverage", "", &format!("+{}", report.integrity.coverage_bp))?;
     for penalty in &report.integrity.penalties {
-        row(out, &penalty.rule, &penalty.count.to_string(), &format!("−{}", penalty.penalty_bp))?;
+        row(out, &penalty.rule, &penalty.count.to_string(), &minus(penalty.penalty_bp))?;
     }
     row(out, "index", "", &report.integrity_bp.to_string())?;
     writeln!(out, "</table></div>")
@@ -217,7 +222,7 @@ fn findings(out: &mut String, report: &Report) -> std::fmt::Result {
             Severity::Warn => "warn",
             Severity::Info => "soft",
         };
-        let (subject, message) = (esc(&finding.subject), esc(&finding.message));
+        let (subject, message) = (esc(&finding.subject), prose(&finding.message));
         let code = finding.code;
         writeln!(out, "<tr><td class=\"{class}\">{code}</td><td>{subject}</td><td>{message}</td></tr>")?;
     }
@@ -271,6 +276,26 @@ fn origins(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "</table></div>")
 }
 
+/// What is taken away, with its sign where there is anything.
+pub(super) fn minus(bp: u32) -> String {
+    if bp == 0 { "0".to_owned() } else { format!("−{bp}") }
+}
+
+/// Escaped text in which what stands between backticks is code.
+fn prose(text: &str) -> String {
+    let safe = esc(text);
+    if safe.matches('`').count() % 2 == 1 {
+        return safe;
+    }
+    let mut parts = safe.split('`');
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for (at, part) in parts.enumerate() {
+        whole.push_str(if at % 2 == 0 { "<code>" } else { "</code>" });
+        whole.push_str(part);
+    }
+    whole
+}
+
 /// Escapes text for elements and quoted attributes; control characters become visible.
 fn esc(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -290,6 +315,12 @@ fn esc(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn code_is_marked_and_stays_escaped() {
+        assert_eq!(super::prose("run `a <b>` now"), "run <code>a &lt;b&gt;</code> now");
+        assert_eq!(super::prose("odd ` one"), "odd ` one");
+    }
+
     #[test]
     fn no_text_becomes_markup() {
         assert_eq!(super::esc("<script a='1'>\"&\u{7}"), "&lt;script a=&#39;1&#39;&gt;&quot;&amp;\u{fffd}");

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::html::minus;
 use super::{level_text, percent_text, window_text};
 use crate::explain::status_sentence;
 use crate::report::Report;
@@ -76,7 +77,7 @@ fn integrity(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "## IntegrityIndex\n\n| rule | count | basis points |\n|---|---|---|")?;
     writeln!(out, "| coverage | | +{} |", report.integrity.coverage_bp)?;
     for penalty in &report.integrity.penalties {
-        writeln!(out, "| {} | {} | −{} |", md(&penalty.rule), penalty.count, penalty.penalty_bp)?;
+        writeln!(out, "| {} | {} | {} |", md(&penalty.rule), penalty.count, minus(penalty.penalty_bp))?;
     }
     writeln!(out, "| index | | {} |\n", report.integrity_bp)
 }

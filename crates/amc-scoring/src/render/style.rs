@@ -19,7 +19,7 @@ p{margin:.4rem 0}.soft{color:var(--soft)}code{font-size:.85em;overflow-wrap:anyw
 th,td{text-align:left;padding:.35rem .5rem;border-bottom:1px solid var(--line);vertical-align:top}th{font-weight:600}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .two{display:flex;flex-wrap:wrap;gap:1.5rem;align-items:center}.two>*{flex:1;min-width:17rem}
-svg{max-width:24rem;width:100%;height:auto}svg text{fill:var(--fg);font-size:9px}
+svg{max-width:30rem;width:100%;height:auto}svg text{fill:var(--fg);font-size:11px}
 .ring{fill:none;stroke:var(--line)}.shape{fill:var(--on);fill-opacity:.25;stroke:var(--on);stroke-width:2}
 .heat{white-space:nowrap}.cell{display:inline-block;width:1.35rem;height:1.1rem;border:1px solid var(--line);margin-right:2px;
 font-size:.7rem;line-height:1rem;text-align:center}
@@ -31,7 +31,7 @@ font-size:.7rem;line-height:1rem;text-align:center}
 .error{color:var(--bad)}.warn{color:var(--warn)}
 details{border-bottom:1px solid var(--line);padding:.3rem 0}summary{cursor:pointer}
 details>div{padding:.25rem 0 .5rem 1rem}
-@media (max-width:38rem){body{font-size:15px}main{padding:1rem .6rem 3rem}.figures div{min-width:7rem}th,td{padding:.3rem}}
+@media (max-width:38rem){body{font-size:15px}main{padding:1rem .6rem 3rem}.figures{gap:.5rem}.figures div{flex:1 1 40%;min-width:8rem}.figures b{font-size:1.2rem}th,td{padding:.3rem}}
 @media print{:root{--bg:#fff;--fg:#000;--card:#fff;--soft:#444}main{max-width:none;padding:0}h2,tr,details{break-inside:avoid}
 details::details-content{content-visibility:visible;block-size:auto}.cell,.bar,.bar i,.key i{print-color-adjust:exact}}
 "#;
