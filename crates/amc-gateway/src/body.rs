@@ -1,8 +1,8 @@
 //! The one type of body that the gateway answers with.
 
 use bytes::Bytes;
-use futures_util::stream;
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use futures_util::{StreamExt as _, stream};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 
 /// Why a body breaks off; hyper then breaks the connection, so that the client sees it too.
@@ -18,6 +18,10 @@ pub(crate) fn whole(bytes: impl Into<Bytes>) -> AnswerBody {
 
 /// The beginning of a body that broke off.
 pub(crate) fn broken_off(bytes: Bytes) -> AnswerBody {
-    let error: BodyError = "the provider broke off its answer".into();
-    StreamBody::new(stream::iter([Ok(Frame::data(bytes)), Err(error)])).boxed_unsync()
+    let pieces = stream::once(async move { Ok(Frame::data(bytes)) }).chain(stream::once(async {
+        // hyper writes out what it has when a body has nothing new, and throws it away when one fails.
+        tokio::task::yield_now().await;
+        Err("the provider broke off its answer".into())
+    }));
+    BodyExt::boxed_unsync(StreamBody::new(pieces))
 }

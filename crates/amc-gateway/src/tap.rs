@@ -145,6 +145,8 @@ enum Passing {
     Body,
     /// The body has passed; its event is becoming durable.
     Receipt(oneshot::Receiver<Recorded>, HeaderMap),
+    /// The provider broke off; what came before is written out first.
+    Broken(BodyError),
     Ended,
 }
 
@@ -162,19 +164,15 @@ impl AnswerPassing {
         let state = Passing::Body;
         let mut passing = AnswerPassing { upstream, answer, remaining, idle, idle_max, receipt_in_trailer, state };
         if passing.remaining == Some(0) && !receipt_in_trailer {
-            passing.end(CallOutcome::Complete, HeaderMap::new());
+            passing.end(HeaderMap::new());
         }
         passing
     }
 
-    /// Finishes the evidence; with a receipt to come the stream stays open for it.
-    fn end(&mut self, outcome: CallOutcome, trailers: HeaderMap) {
-        let recorded = self.answer.finish(outcome);
-        self.state = if self.receipt_in_trailer && outcome == CallOutcome::Complete {
-            Passing::Receipt(recorded, trailers)
-        } else {
-            Passing::Ended
-        };
+    /// Finishes the evidence of a whole answer; with a receipt to come the stream stays open for it.
+    fn end(&mut self, trailers: HeaderMap) {
+        let recorded = self.answer.finish(CallOutcome::Complete);
+        self.state = if self.receipt_in_trailer { Passing::Receipt(recorded, trailers) } else { Passing::Ended };
     }
 
     fn pass(&mut self, piece: &Bytes) {
@@ -183,7 +181,23 @@ impl AnswerPassing {
         self.remaining = self.remaining.map(|left| left.saturating_sub(piece.len() as u64));
         let ended = self.remaining == Some(0) || self.upstream.is_end_stream();
         if ended && !self.receipt_in_trailer {
-            self.end(CallOutcome::Complete, HeaderMap::new());
+            self.end(HeaderMap::new());
+        }
+    }
+
+    /// Finishes the evidence and breaks the body at the next poll: hyper writes out what it has when
+    /// a body has nothing new, and throws it away when one fails.
+    fn broken(&mut self, error: BodyError, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.answer.finish(CallOutcome::UpstreamTruncated);
+        self.state = Passing::Broken(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn take_error(&mut self) -> Option<BodyError> {
+        match std::mem::replace(&mut self.state, Passing::Ended) {
+            Passing::Broken(error) => Some(error),
+            _ => None,
         }
     }
 
@@ -204,8 +218,10 @@ impl Body for AnswerPassing {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if !matches!(self.state, Passing::Body) {
-            return self.poll_receipt(cx);
+        match &self.state {
+            Passing::Body => {}
+            Passing::Broken(_) => return Poll::Ready(self.take_error().map(Err)),
+            Passing::Receipt(..) | Passing::Ended => return self.poll_receipt(cx),
         }
         match Pin::new(&mut self.upstream).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -215,25 +231,21 @@ impl Body for AnswerPassing {
                 }
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    self.end(CallOutcome::Complete, trailers.clone());
+                    self.end(trailers.clone());
                     if self.receipt_in_trailer {
                         return self.poll_receipt(cx);
                     }
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
             },
-            Poll::Ready(Some(Err(error))) => {
-                self.end(CallOutcome::UpstreamTruncated, HeaderMap::new());
-                Poll::Ready(Some(Err(error.into())))
-            }
+            Poll::Ready(Some(Err(error))) => self.broken(error.into(), cx),
             Poll::Ready(None) => {
-                self.end(CallOutcome::Complete, HeaderMap::new());
+                self.end(HeaderMap::new());
                 self.poll_receipt(cx)
             }
             Poll::Pending => {
                 ready!(self.idle.as_mut().poll(cx));
-                self.end(CallOutcome::UpstreamTruncated, HeaderMap::new());
-                Poll::Ready(Some(Err("the provider sent nothing for too long".into())))
+                self.broken("the provider sent nothing for too long".into(), cx)
             }
         }
     }
@@ -244,7 +256,7 @@ impl Body for AnswerPassing {
 
     fn size_hint(&self) -> SizeHint {
         match self.state {
-            Passing::Body => self.upstream.size_hint(),
+            Passing::Body | Passing::Broken(_) => self.upstream.size_hint(),
             Passing::Receipt(..) | Passing::Ended => SizeHint::with_exact(0),
         }
     }

@@ -4,6 +4,7 @@
 //! no language model: it answers every prompt by a fixed rule, and its answers say so.
 
 pub mod answer;
+pub mod client;
 pub mod model;
 pub mod process;
 

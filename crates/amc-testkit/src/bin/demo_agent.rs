@@ -51,7 +51,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let base_url = std::env::var("OPENAI_BASE_URL").map_err(|_| "set OPENAI_BASE_URL to the model's base URL")?;
     let key = std::env::var("OPENAI_API_KEY").map_err(|_| "set OPENAI_API_KEY to the key for that model")?;
     let base_url = base_url.trim_end_matches('/').to_owned();
-    let agent = Agent { client: client()?, base_url, key, model: arguments.model };
+    let agent = Agent { client: amc_testkit::client::client()?, base_url, key, model: arguments.model };
     for number in 1..=arguments.plain {
         println!("plain {number}: {}", agent.plain(&arguments.prompt, number).await?);
     }
@@ -104,14 +104,4 @@ impl Agent {
         }
         if done { Ok(text) } else { Err("the stream ended before [DONE]".into()) }
     }
-}
-
-/// A client that can be built on machines without CA certificates too; there only https fails.
-fn client() -> Result<reqwest::Client, Failure> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let tls = tls.with_root_certificates(roots).with_no_client_auth();
-    Ok(reqwest::Client::builder().tls_backend_preconfigured(tls).build()?)
 }
