@@ -57,7 +57,8 @@ pub struct ExportInput<'a, E, A> {
     pub audit: LogPart<'a, A>,
     /// The question bank, path `bank.toml`.
     pub bank: SignedBytes<'a>,
-    /// Configurations in force for the run, at versions that the audit slice records.
+    /// Configuration files as they stand in the workspace. Those that are not the version that the
+    /// audit slice has newest are left out, and the summary says which.
     pub configs: &'a [SignedBytes<'a>],
     /// The claims file, where the run had one.
     pub claims: Option<&'a [u8]>,
@@ -84,6 +85,8 @@ pub struct ExportSummary {
     pub payloads: usize,
     /// Payloads that events name and the store no longer has.
     pub payloads_absent: usize,
+    /// Paths of configuration files that changed since the run, and so do not go along.
+    pub configs_left_out: Vec<String>,
 }
 
 /// Gives a stored payload by digest, or `None` when it is gone.
@@ -117,7 +120,13 @@ where
         member::EVIDENCE_CHECKPOINT,
     )?;
     files.log(&audit, &input.audit, member::AUDIT_EVENTS, member::AUDIT_PROOF, member::AUDIT_CHECKPOINT)?;
+    check_inputs(input)?;
     files.run(input);
+    let configs = input.configs.iter();
+    let (current, changed) = configs.partition::<Vec<&SignedBytes<'_>>, _>(|config| is_current(config, &audit));
+    for config in current {
+        files.signed(format!("{}{}", member::CONFIG_DIR, config.path), config);
+    }
 
     let wanted = payloads::wanted(evidence.iter().copied())?;
     let mut packed = None;
@@ -166,7 +175,34 @@ where
         audit_events: audit.len(),
         payloads: if input.payloads == Payloads::Included { wanted.len() - payloads_absent } else { 0 },
         payloads_absent,
+        configs_left_out: changed.into_iter().map(|config| config.path.to_owned()).collect(),
     })
+}
+
+/// Bank, claims and target are those that the report was made with.
+fn check_inputs<E, A>(input: &ExportInput<'_, E, A>) -> Result<(), ExportError> {
+    let report = input.report;
+    let checks = [
+        ("question bank", Some(input.bank.bytes), Some(report.bank.sha256)),
+        ("claims", input.claims, report.claims_sha256),
+        ("target", input.target.map(|target| target.bytes), report.target.as_ref().map(|target| target.sha256)),
+    ];
+    match checks.iter().find(|(_, bytes, wanted)| bytes.map(amc_crypto::sha256) != *wanted) {
+        Some((what, ..)) => Err(ExportError::Inconsistent(format!("the {what} is not what the report was made with"))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a configuration is the version that these audit events have newest.
+fn is_current(config: &SignedBytes<'_>, audit: &[&VerifiedEvent]) -> bool {
+    let newest = audit.iter().rev().find_map(|record| match &record.fields {
+        Some(Fields::ConfigSigned(entry)) if entry.path == config.path => Some(entry.sha256),
+        _ => None,
+    });
+    match newest {
+        Some(sha256) => config.signature.is_some() && sha256 == amc_crypto::sha256(config.bytes),
+        None => config.signature.is_none(),
+    }
 }
 
 fn list(name: &str, bytes: &[u8]) -> (MemberEntry, Digest) {
@@ -231,9 +267,6 @@ impl<'a> Files<'a> {
         self.add(member::SEAL, input.seal.to_json().into_bytes());
         self.add(member::TRUST_POLICY, input.trust_policy);
         self.signed(member::BANK.to_owned(), &input.bank);
-        for config in input.configs {
-            self.signed(format!("{}{}", member::CONFIG_DIR, config.path), config);
-        }
         if let Some(claims) = input.claims {
             self.add(member::CLAIMS, claims);
         }

@@ -233,3 +233,179 @@ fn age(moment_ns: Option<i64>, most_hours: Option<u32>, now_ns: i64) -> (String,
     let pass = most_hours.is_none_or(|most| age_ns <= i64::from(most).saturating_mul(NS_PER_HOUR));
     (format!("{whole_hours} hours ({when})"), pass)
 }
+
+#[cfg(test)]
+mod tests {
+    use amc_core::kinds::LogHead;
+    use amc_core::{AgentId, Digest, Finding, FindingCode, WorkspaceName};
+    use amc_crypto::config::{self, ConfigPredicate};
+    use amc_crypto::dsse::{self, Envelope};
+    use amc_crypto::{PublicKey, Signature, Unverified};
+    use amc_scoring::report::{LevelResult, Upstream};
+    use amc_scoring::{Bank, SHIPPED_BANK, ScoreInput, score};
+    use ed25519_dalek::{Signer, SigningKey};
+
+    use super::super::policy::{PolicyFile, PolicyTrust};
+    use super::*;
+    use crate::manifest::Payloads;
+    use crate::verify::{Issuer, LogCoverage};
+
+    const NOW_NS: i64 = 1_772_323_200 * NS_PER_S;
+
+    /// A bundle that passes everything that a gate can ask, save assurance packs.
+    fn ideal() -> VerifiedBundle {
+        let head = |log: &str| LogHead { origin: format!("ws/{log}"), size: 9, root: Digest([1; 32]) };
+        let mut report = score(&ScoreInput {
+            workspace: &WorkspaceName::new("ws").expect("a name"),
+            agent: &AgentId::new("alpha").expect("an id"),
+            evidence_head: head("evidence"),
+            audit_head: head("audit"),
+            evidence: &[],
+            audit: &[],
+            bank: &Bank::parse(SHIPPED_BANK).expect("the shipped bank"),
+            as_of_ns: NOW_NS - 2 * NS_PER_HOUR,
+            window_s: 14 * S_PER_DAY,
+            claims: None,
+            target: None,
+        });
+        report.status = Status::Valid;
+        report.label = Label::High;
+        report.integrity_bp = 9_000;
+        report.overall_bp = 42_000;
+        report.findings.clear();
+        report.layers.iter_mut().for_each(|layer| layer.level_bp = 41_000);
+        let provider = "demo".to_owned();
+        report.upstreams = vec![Upstream { provider, base_url: Some("https://api.example.com/v1".into()), calls: 3 }];
+        let coverage = |log: &str| LogCoverage {
+            origin: format!("ws/{log}"),
+            size: 9,
+            events: 3,
+            witnesses: vec![("w1".into(), 1), ("w2".into(), 1)],
+        };
+        VerifiedBundle {
+            report,
+            issuer: Issuer { origin: Some("ws/audit".into()), fingerprint: "00".into() },
+            evidence: coverage("evidence"),
+            audit: coverage("audit"),
+            recorded_ns: NOW_NS - NS_PER_HOUR,
+            level5_not_observed: Vec::new(),
+            payloads: Payloads::Included,
+            payloads_absent: 0,
+        }
+    }
+
+    fn signed(text: &str) -> Verified<SignedPolicy> {
+        let key = SigningKey::from_bytes(&[5; 32]);
+        let public = PublicKey::from_bytes(&key.verifying_key().to_bytes()).expect("a good key");
+        let predicate = ConfigPredicate { path: "gatePolicy.json".into(), version: 1, agent: None };
+        let payload = config::statement(&predicate, amc_crypto::sha256(text.as_bytes())).to_json();
+        let signature = Signature(key.sign(&dsse::pae(dsse::PAYLOAD_TYPE, &payload)).to_bytes());
+        let signature = Envelope::new(&payload, public, &signature).to_json();
+        let file = PolicyFile { bytes: text.as_bytes(), signature: Some(signature.as_bytes()) };
+        Unverified::new(file).verify(&PolicyTrust { keys: &[public], digest: None }).expect("signed")
+    }
+
+    /// The rules that fail for the ideal bundle after a change.
+    fn failing(policy: &str, change: impl FnOnce(&mut VerifiedBundle)) -> Vec<String> {
+        let mut bundle = ideal();
+        change(&mut bundle);
+        let decision = decide(&BundleVerdict::assumed(bundle), &signed(policy), NOW_NS);
+        let failing: Vec<String> = decision.rules.into_iter().filter(|rule| !rule.pass).map(|rule| rule.rule).collect();
+        assert_eq!(decision.decision == Decision::Allow, failing.is_empty(), "one failing rule denies");
+        failing
+    }
+
+    const STRICT: &str = r#"{"agentId": "alpha", "minIntegrityBp": 9000, "minOverallBp": 42000,
+        "minLayerBp": {"skills": 41000}, "requireObservedForLevel5": true, "denyIfLowTrust": true,
+        "requireStatusValid": true, "maxAgeHours": 1, "maxAsOfAgeHours": 2, "minWindowDays": 14,
+        "allowedUpstreams": ["https://api.example.com"], "forbidFindings": ["SESSION_GAP"], "witnessQuorum": 2}"#;
+
+    #[test]
+    fn the_ideal_bundle_passes_at_every_bound() {
+        assert_eq!(failing(STRICT, |_| {}), Vec::<String>::new());
+        assert_eq!(failing("{}", |_| {}), Vec::<String>::new(), "the defaults");
+    }
+
+    #[test]
+    fn each_rule_alone_denies() {
+        type Change = fn(&mut VerifiedBundle);
+        let cases: [(&str, Change); 16] = [
+            ("agentId", |bundle| bundle.report.agent = AgentId::new("beta").expect("an id")),
+            ("requireStatusValid", |bundle| bundle.report.status = Status::Invalid),
+            ("denyIfLowTrust", |bundle| bundle.report.label = Label::Moderate),
+            ("minIntegrityBp", |bundle| bundle.report.integrity_bp -= 1),
+            ("minOverallBp", |bundle| bundle.report.overall_bp -= 1),
+            ("minLayerBp.skills", |bundle| bundle.report.layers.iter_mut().for_each(|layer| layer.level_bp -= 1)),
+            ("minLayerBp.skills", |bundle| bundle.report.layers.clear()),
+            ("requireObservedForLevel5", |bundle| bundle.level5_not_observed.push("q1".into())),
+            ("maxAgeHours", |bundle| bundle.recorded_ns -= 1),
+            ("maxAgeHours", |bundle| bundle.recorded_ns = NOW_NS + CLOCK_SKEW_NS + 1),
+            ("maxAsOfAgeHours", |bundle| bundle.report.as_of = timestamp::to_rfc3339(NOW_NS - 3 * NS_PER_HOUR)),
+            ("minWindowDays", |bundle| bundle.report.window_s -= 1),
+            ("allowedBanks", |bundle| bundle.report.bank.sha256 = Digest([9; 32])),
+            ("witnessQuorum", |bundle| drop(bundle.audit.witnesses.pop())),
+            ("witnessQuorum", |bundle| bundle.evidence.witnesses.clear()),
+            ("forbidFindings", |bundle| {
+                bundle.report.findings.push(Finding::info(FindingCode::SessionGap, "evidence#1", "gap"));
+            }),
+        ];
+        for (rule, change) in cases {
+            assert_eq!(failing(STRICT, change), [rule]);
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_is_not_listed_or_not_known_denies() {
+        for url in [Some("https://api.example.com.evil.example/v1"), Some("http://api.example.com/v1"), Some("x"), None]
+        {
+            let set = |bundle: &mut VerifiedBundle| bundle.report.upstreams[0].base_url = url.map(str::to_owned);
+            assert_eq!(failing(STRICT, set), ["allowedUpstreams"], "{url:?}");
+            assert_eq!(failing("{}", set), Vec::<String>::new(), "{url:?} when nothing is asked");
+        }
+        assert_eq!(failing(r#"{"allowedUpstreams": []}"#, |_| {}), ["allowedUpstreams"]);
+        assert_eq!(
+            failing(r#"{"allowedUpstreams": []}"#, |bundle| bundle.report.upstreams.clear()),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn a_pack_or_layer_that_is_not_there_denies() {
+        assert_eq!(failing(r#"{"assurance": {"injection": 0}}"#, |_| {}), ["assurance.injection"]);
+        assert_eq!(failing(r#"{"minLayerBp": {"nowhere": 0}}"#, |_| {}), ["minLayerBp.nowhere"]);
+        assert_eq!(failing(r#"{"allowedBanks": []}"#, |_| {}), ["allowedBanks"]);
+    }
+
+    #[test]
+    fn findings_of_the_verification_count_as_well() {
+        let mut verdict = BundleVerdict::assumed(ideal());
+        verdict.findings.push(Finding::warn(FindingCode::ClockRollback, "ws/evidence#3", "back"));
+        let policy = signed(r#"{"forbidFindings": ["CLOCK_ROLLBACK"]}"#);
+        assert_eq!(decide(&verdict, &policy, NOW_NS).decision, Decision::Deny);
+    }
+
+    #[test]
+    fn every_key_of_a_policy_is_a_rule_in_every_decision() {
+        let value = serde_json::to_value(GatePolicy::default()).expect("serialises");
+        let keys = value.as_object().expect("an object").keys();
+        for policy in ["{}", STRICT, r#"{"assurance": {"a": 1, "b": 2}}"#] {
+            let decision = decide(&BundleVerdict::assumed(ideal()), &signed(policy), NOW_NS);
+            for key in keys.clone() {
+                let listed = decision.rules.iter().any(|rule| rule.rule.split('.').next() == Some(key));
+                assert!(listed, "{key} under {policy}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_level_behind_which_no_event_stands_is_not_observed() {
+        let mut report = ideal().report;
+        let question = &mut report.questions[0];
+        question.final_level = 5;
+        question.levels = vec![LevelResult { level: 5, holds: true, events: Vec::new() }];
+        let wanted = vec![question.id.clone()];
+        assert_eq!(crate::verify::level5_not_observed(&report, &[]), wanted);
+        report.questions[0].levels.clear();
+        assert_eq!(crate::verify::level5_not_observed(&report, &[]), wanted);
+    }
+}

@@ -126,6 +126,10 @@ impl GatePolicy {
         if bytes.len() > limits::CONFIG_BYTES_MAX {
             return Err(PolicyError::TooLong);
         }
+        // Only an object: a list of values in the order of the keys would parse as well.
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(PolicyError::Content("is not a JSON object"));
+        }
         let policy: GatePolicy = serde_json::from_slice(bytes)?;
         if !policy.require_status_valid {
             return Err(PolicyError::Content("says requireStatusValid false; an INVALID run passes no gate"));

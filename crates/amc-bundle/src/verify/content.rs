@@ -91,9 +91,7 @@ impl Content {
         match payloads::check(source, unpacked, &wanted, &self.manifest.predicate.payloads_absent) {
             Ok(()) => Ok(()),
             Err(PayloadError::Io(error)) => Err(Stop::Read(error)),
-            Err(wrong @ (PayloadError::Missing(_) | PayloadError::Size(_))) => {
-                error(FindingCode::PayloadMissing, wrong.to_string())
-            }
+            Err(wrong @ PayloadError::Size(_)) => error(FindingCode::PayloadMissing, wrong.to_string()),
             Err(wrong @ PayloadError::Frame(_)) => error(FindingCode::BundleMalformed, wrong.to_string()),
             Err(wrong) => error(FindingCode::PayloadHashMismatch, wrong.to_string()),
         }

@@ -27,6 +27,8 @@ use crate::error::VerifyError;
 use crate::manifest::{Listed, Manifest, ManifestError, Payloads};
 use crate::{member, records};
 use content::Content;
+#[cfg(test)]
+pub(crate) use score::level5_not_observed;
 
 /// Bytes of a report: some hundred questions with their events fit many times over.
 pub const REPORT_BYTES_MAX: u64 = 16 << 20;
@@ -127,6 +129,12 @@ impl BundleVerdict {
     /// The first error, when there is one.
     pub fn first_error(&self) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.is_error())
+    }
+
+    /// A verdict on a bundle that nobody read, for tests of what comes after.
+    #[cfg(test)]
+    pub(crate) const fn assumed(bundle: VerifiedBundle) -> Self {
+        BundleVerdict { findings: Vec::new(), issuer: None, bundle: Some(bundle) }
     }
 
     /// What scripts lean on; of a bundle that did not verify only the issuer.

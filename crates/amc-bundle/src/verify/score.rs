@@ -44,10 +44,15 @@ pub(super) fn check_entry<'a>(
     }
 }
 
+/// What a reader looks at first; a difference there is named before any other.
+const HEADLINES: [&str; 6] = ["scorer", "run_id", "status", "label", "overall_bp", "integrity_bp"];
+
 /// The first field in which two reports differ, as a path such as `questions[3].final`.
 pub(super) fn first_difference(found: &Report, wanted: &Report) -> Option<String> {
     let value = |report: &Report| serde_json::to_value(report).ok();
-    differs("", &value(found)?, &value(wanted)?)
+    let (found, wanted) = (value(found)?, value(wanted)?);
+    let headline = |key: &&str| differs(key, found.get(key)?, wanted.get(key)?);
+    HEADLINES.iter().find_map(headline).or_else(|| differs("", &found, &wanted))
 }
 
 fn differs(at: &str, found: &Value, wanted: &Value) -> Option<String> {
@@ -82,7 +87,7 @@ pub(super) fn pages(report: &Report) -> [(&'static str, Vec<u8>); 2] {
 }
 
 /// Questions at level 5 with an event behind that level that is not OBSERVED-class, or with none.
-pub(super) fn level5_not_observed(report: &Report, evidence: &[VerifiedEvent]) -> Vec<String> {
+pub(crate) fn level5_not_observed(report: &Report, evidence: &[VerifiedEvent]) -> Vec<String> {
     let observed = |index: &u64| {
         let at = evidence.binary_search_by_key(index, |record| record.event.index);
         at.is_ok_and(|at| evidence[at].event.tier >= Tier::Observed)

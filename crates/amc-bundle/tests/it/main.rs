@@ -1,0 +1,7 @@
+//! Bundles and gates from outside: real logs, real keys, real scores, and every defect by name.
+
+mod gate;
+mod good;
+mod hostile;
+mod lies;
+mod world;
