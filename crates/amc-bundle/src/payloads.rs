@@ -271,6 +271,14 @@ mod tests {
     }
 
     #[test]
+    fn a_writer_of_ours_stays_within_the_readers_window() {
+        let (_, bytes, _) = packed(&sample());
+        assert_eq!(bytes[4] & 0x20, 0, "no single segment, so the window does not grow with the content");
+        let (exponent, mantissa) = (u64::from(bytes[5] >> 3), u64::from(bytes[5] & 7));
+        assert!(((8 + mantissa) << (10 + exponent)) / 8 <= WINDOW_BYTES_MAX);
+    }
+
+    #[test]
     fn an_extra_frame_after_the_first_is_refused() {
         let (wanted, bytes, written) = packed(&sample());
         let twice = [bytes.clone(), packed(&BTreeMap::new()).1].concat();

@@ -2,10 +2,12 @@
 
 use amc_bundle::manifest::Payloads;
 use amc_bundle::{ExportError, member};
+use amc_core::FindingCode;
 use amc_core::kinds::{Fields, Role};
 use amc_crypto::merkle::MemoryTree;
+use amc_scoring::{Bank, SHIPPED_BANK};
 
-use crate::world::{Log, Parts, Plan, T0, World, agent, errors, other_agent, verify};
+use crate::world::{Aims, Log, Parts, Plan, T0, TARGET_PATH, World, agent, errors, other_agent, refused, verify};
 
 #[test]
 fn a_bundle_verifies_with_the_pinned_policy_alone() {
@@ -122,4 +124,36 @@ fn a_configuration_that_changed_since_the_run_is_left_out_and_said() {
     assert_eq!(summary.configs_left_out, ["gateway.yaml", "amc.yaml"]);
     let verdict = verify(&bytes, &world.keys.policy());
     assert_eq!(errors(&verdict), []);
+}
+
+#[test]
+fn claims_and_target_travel_along_and_cannot_be_changed() {
+    let bank = Bank::parse(SHIPPED_BANK).expect("the shipped bank");
+    let (id, question) = (&bank.id, &bank.questions[0].id);
+    let claims = format!(r#"{{"version":1,"levels":{{"{question}":5}}}}"#).into_bytes();
+    let version = bank.version;
+    let target = format!(
+        r#"{{"version":1,"id":"q3","agent":"alpha","bank":"{id}","bank_version":{version},"levels":{{"{question}":3}}}}"#
+    );
+    let aims = Aims { claims: Some(claims), target: Some(target.into_bytes()) };
+    let (keys, evidence, audit) = World::logs(Plan::default());
+    let world = World::run(keys, evidence, audit, 2, aims);
+    assert!(world.report.claims_sha256.is_some() && world.report.target.is_some());
+    let bundle = world.export();
+    let policy = world.keys.policy();
+    assert_eq!(errors(&verify(&bundle, &policy)), []);
+
+    let target_name = format!("{}{TARGET_PATH}", member::TARGET_DIR);
+    for name in [member::CLAIMS, target_name.as_str()] {
+        let mut without = Parts::of(&bundle);
+        without.members.remove(name);
+        without.members.remove(&format!("{name}.sig"));
+        refused(name, &without.pack(&world.keys.auditor), &policy, FindingCode::ScoreMismatch);
+        let mut changed = Parts::of(&bundle);
+        changed.edit(name, |bytes| bytes.push(b' '));
+        refused(name, &changed.pack(&world.keys.auditor), &policy, FindingCode::ScoreMismatch);
+        let mut broken = Parts::of(&bundle);
+        broken.edit(name, |bytes| bytes.truncate(bytes.len() - 1));
+        refused(name, &broken.pack(&world.keys.auditor), &policy, FindingCode::BundleMalformed);
+    }
 }

@@ -2,13 +2,13 @@
 
 use amc_bundle::manifest::Payloads;
 use amc_bundle::member;
-use amc_core::kinds::{Fields, Role};
+use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, Role};
 use amc_core::{Digest, FindingCode as Code};
 use amc_crypto::{Note, TrustPolicy};
 use amc_evidence::{Draft, VerifiedEvent};
 use amc_scoring::{Label, Report, Status, render};
 
-use crate::world::{self, Keys, Log, Parts, Plan, World, errors, other_agent, refused, verify};
+use crate::world::{self, Aims, Keys, Log, Parts, Plan, World, errors, other_agent, refused, verify};
 
 #[test]
 fn a_stranger_is_not_trusted_and_the_fingerprint_is_shown() {
@@ -456,4 +456,44 @@ fn a_manifest_that_contradicts_itself_is_refused() {
         parts.members.remove(*name);
         refused(name, &parts.pack(&world.keys.auditor), &world.keys.policy(), Code::BundleMalformed);
     }
+}
+
+#[test]
+fn events_after_their_keys_revocation_are_refused() {
+    let (keys, evidence, mut audit) = World::logs(Plan::default());
+    let revoked = KeyRevoked {
+        origin: keys.origin(Role::Monitor),
+        purpose: KeyPurpose::Log,
+        public: keys.monitor.public().to_digest(),
+        from_index: evidence.state.size() - 12,
+        reason: "the host was lost".into(),
+    };
+    audit.append(Draft::new(amc_core::Tier::Observed, revoked));
+    let world = World::run(keys, evidence, audit, 2, Aims::default());
+    refused("revoked", &world.export(), &world.keys.policy(), Code::KeyRevoked);
+}
+
+#[test]
+fn an_issuer_cannot_put_a_policy_of_its_own_in_force() {
+    let world = World::new();
+    let mut parts = Parts::of(&world.export());
+    let stranger = Keys::new("ws-1", 60);
+    parts.members.insert(member::TRUST_POLICY.into(), stranger.policy_text().into_bytes());
+    let bundle = parts.pack(&stranger.auditor);
+    refused("stranger's policy inside", &bundle, &world.keys.policy(), Code::IssuerUntrusted);
+    let bundle = parts.pack(&world.keys.auditor);
+    assert!(verify(&bundle, &world.keys.policy()).is_good(), "it is not looked at");
+}
+
+#[test]
+fn a_strangers_bundle_throughout_is_consistent_and_refused() {
+    let world = World::new();
+    let (keys, evidence, audit) = World::logs_of(Keys::new("ws-1", 60), Plan::default());
+    let stranger = World::run(keys, evidence, audit, 2, Aims::default());
+    let bundle = stranger.export();
+    assert!(verify(&bundle, &stranger.keys.policy()).is_good(), "under the stranger's own keys");
+    refused("stranger", &bundle, &world.keys.policy(), Code::IssuerUntrusted);
+    // A policy that pins both still tells the logs apart: same names cannot be pinned twice.
+    let both = format!("{}{}", world.keys.policy_text().replace("quorum roles\n", ""), stranger.keys.policy_text());
+    assert!(TrustPolicy::parse(both.as_bytes()).is_err());
 }

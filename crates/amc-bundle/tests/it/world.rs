@@ -24,7 +24,7 @@ use amc_crypto::{Note, PredicateType, PublicKey, Signature, Statement, Subject, 
 use amc_evidence::{
     Content, Draft, Event, EventTrust, KeyHistory, LogState, PayloadRef, SessionPlan, SignedEvent, VerifiedEvent,
 };
-use amc_scoring::{Bank, Report, SHIPPED_BANK, ScoreInput, score};
+use amc_scoring::{Bank, Claims, Report, SHIPPED_BANK, ScoreInput, Target, score};
 use ed25519_dalek::{Signer, SigningKey};
 
 pub(crate) const S: i64 = 1_000_000_000;
@@ -324,7 +324,17 @@ pub(crate) struct World {
     pub(crate) report: Report,
     pub(crate) seal: Envelope,
     pub(crate) bank: Vec<u8>,
+    pub(crate) aims: Aims,
 }
+
+/// Claims and target of a run.
+#[derive(Clone, Default)]
+pub(crate) struct Aims {
+    pub(crate) claims: Option<Vec<u8>>,
+    pub(crate) target: Option<Vec<u8>>,
+}
+
+pub(crate) const TARGET_PATH: &str = "agents/alpha/targets/q3.json";
 
 /// How a world differs from the plain one.
 #[derive(Clone, Copy)]
@@ -348,7 +358,17 @@ impl World {
 
     /// Each day a session of the agent and one of another; the window covers the last days.
     pub(crate) fn planned(plan: Plan) -> Self {
-        let keys = Keys::new("ws-1", 10);
+        let (keys, evidence, audit) = Self::logs(plan);
+        Self::run(keys, evidence, audit, plan.window_days, Aims::default())
+    }
+
+    /// The logs of that, before any run.
+    pub(crate) fn logs(plan: Plan) -> (Keys, Log, Log) {
+        Self::logs_of(Keys::new("ws-1", 10), plan)
+    }
+
+    /// The same under these keys.
+    pub(crate) fn logs_of(keys: Keys, plan: Plan) -> (Keys, Log, Log) {
         let mut evidence = Log::open(&keys, Role::Monitor, T0);
         let mut audit = Log::open(&keys, Role::Auditor, T0);
         for (path, bytes, agent) in [("gateway.yaml", GATEWAY, None), (AGENT_CONFIG_PATH, AGENT_CONFIG, Some(agent()))]
@@ -373,15 +393,23 @@ impl World {
             let cosigned = checkpoint_cosigned(&keys, &evidence);
             audit.at(evidence.now_ns() + S).append(Draft::new(Tier::Observed, cosigned));
         }
-        Self::run(keys, evidence, audit, plan.window_days)
+        (keys, evidence, audit)
     }
 
     /// Scores, seals, records and cosigns.
-    pub(crate) fn run(keys: Keys, evidence: Log, mut audit: Log, window_days: u64) -> Self {
+    pub(crate) fn run(keys: Keys, evidence: Log, mut audit: Log, window_days: u64, aims: Aims) -> Self {
         let as_of_ns = evidence.now_ns() / S * S + 60 * S;
         let mut evidence_note = keys.note(Role::Monitor, &evidence);
         keys.cosign(Role::Auditor, &mut evidence_note, u64::try_from(as_of_ns / S).expect("positive"));
         let bank = SHIPPED_BANK.to_vec();
+        let parsed = Bank::parse(&bank).expect("the shipped bank");
+        let claims = aims.claims.as_ref().map(|bytes| Claims::parse(bytes, &parsed).expect("claims"));
+        let target = aims.target.as_ref().map(|bytes| Target::parse(bytes, &agent(), &parsed).expect("a target"));
+        if let Some(bytes) = &aims.target {
+            let sha256 = amc_crypto::sha256(bytes);
+            let signed = ConfigSigned { path: TARGET_PATH.into(), version: 1, sha256, agent: Some(agent()) };
+            audit.append(Draft::new(Tier::Observed, signed));
+        }
         let report = score(&ScoreInput {
             workspace: &keys.name,
             agent: &agent(),
@@ -389,16 +417,16 @@ impl World {
             audit_head: audit.state.head(),
             evidence: &evidence.events,
             audit: &audit.events,
-            bank: &Bank::parse(&bank).expect("the shipped bank"),
+            bank: &parsed,
             as_of_ns,
             window_s: window_days * 86_400,
-            claims: None,
-            target: None,
+            claims: claims.as_ref(),
+            target: target.as_ref(),
         });
         let seal = keys.auditor.envelope(&amc_bundle::seal_statement(&report));
         audit.at(as_of_ns).append(Draft::new(Tier::Observed, run_recorded(&report)));
         let audit_note = audit_note(&keys, &audit);
-        World { keys, evidence, audit, evidence_note, audit_note, report, seal, bank }
+        World { keys, evidence, audit, evidence_note, audit_note, report, seal, bank, aims }
     }
 
     pub(crate) fn try_export(&self, payloads: Payloads) -> Result<(Vec<u8>, ExportSummary), ExportError> {
@@ -422,6 +450,8 @@ impl World {
         });
         let configs: Vec<SignedBytes<'_>> = signed.collect();
         let trust_policy = self.keys.policy_text();
+        let target = self.aims.target.as_ref();
+        let target_sig = target.map(|bytes| auditor.config_sig(TARGET_PATH, 1, Some(&agent()), bytes));
         let input = ExportInput {
             report: &self.report,
             seal: &self.seal,
@@ -433,8 +463,8 @@ impl World {
             audit: LogPart { events: &self.audit.events, checkpoint: &self.audit_note, tree: &self.audit.tree },
             bank: SignedBytes { path: "bank.toml", bytes: &self.bank, signature: None },
             configs: &configs,
-            claims: None,
-            target: None,
+            claims: self.aims.claims.as_deref(),
+            target: target.map(|bytes| SignedBytes { path: TARGET_PATH, bytes, signature: target_sig.as_deref() }),
             trust_policy: trust_policy.as_bytes(),
             payloads,
         };
