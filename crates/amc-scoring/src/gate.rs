@@ -45,11 +45,6 @@ pub const TABLE: [Row; 5] = [
     Row { level: 5, events: 16, sessions: 8, days: 10, tier: Tier::Observed, pass_ratio_bp: 9_500 },
 ];
 
-/// The row of a level from 1 to 5; `None` for 0.
-pub fn row(level: u8) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.level == level)
-}
-
 impl Row {
     const fn is_strict(&self) -> bool {
         self.level >= 4

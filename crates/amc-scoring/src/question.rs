@@ -5,7 +5,7 @@ use amc_core::{Finding, FindingCode};
 use crate::bank::{Question, Tag};
 use crate::caps::{self, Circumstances};
 use crate::facts::{Fact, Weighed, weigh};
-use crate::gate::{Ground, Standing, TABLE, holds_sandboxed, judge, row, supported};
+use crate::gate::{Ground, Standing, TABLE, Verdict, holds_sandboxed, judge};
 use crate::report::{Cap, LevelResult, QuestionResult};
 
 /// A question, and what was said about it beforehand.
@@ -42,16 +42,19 @@ pub fn answer(asked: &Asked<'_>, evidence: &Evidence<'_>) -> (QuestionResult, Ve
     let own = evidence.facts.iter().filter(|fact| named.contains(fact.id));
     let facts: Vec<Weighed<'_>> = own.filter_map(|fact| weigh(fact, evidence.as_of_ns, high_risk)).collect();
     let ground = Ground { facts: &facts, sessions: evidence.sessions, blocker: evidence.blocker };
-    let supported = supported(question, &ground);
+    let verdicts = TABLE.each_ref().map(|row| judge(question, row, &ground, false));
+    let held = verdicts.iter().take_while(|verdict| verdict.holds()).count();
+    let supported = u8::try_from(held).expect("the table has five rows");
     let sandboxed = holds_sandboxed(question, &ground);
     let caps = caps::caps(question, &facts, sandboxed, evidence.circumstances);
     let final_level = supported.min(asked.claimed.unwrap_or(5)).min(caps::limit(&caps));
-    let (value_bp, confidence_bp) = value(question, &ground, final_level);
-    let levels = TABLE.iter().map(|row| {
-        let verdict = judge(question, row, &ground, false);
-        LevelResult { level: row.level, holds: verdict.holds(), events: verdict.events.into_iter().collect() }
+    let (value_bp, confidence_bp) = value(&verdicts, final_level);
+    let held_back = verdicts.get(held).map(|verdict| verdict.shortfalls.clone());
+    let levels = TABLE.iter().zip(verdicts).map(|(row, verdict)| LevelResult {
+        level: row.level,
+        holds: verdict.holds(),
+        events: verdict.events.into_iter().collect(),
     });
-    let next = row(supported + 1).map(|row| judge(question, row, &ground, false).shortfalls);
     let findings = findings(asked, supported, &caps);
     let result = QuestionResult {
         id: question.id.clone(),
@@ -66,16 +69,17 @@ pub fn answer(asked: &Asked<'_>, evidence: &Evidence<'_>) -> (QuestionResult, Ve
         value_bp,
         confidence_bp,
         caps,
-        held_back: next.unwrap_or_default(),
+        held_back: held_back.unwrap_or_default(),
         levels: levels.collect(),
     };
     (result, findings)
 }
 
 /// Value and confidence: level × mean weight of the best facts, and support beyond the minimum.
-fn value(question: &Question, ground: &Ground<'_>, final_level: u8) -> (u32, u32) {
-    let Some(row) = row(final_level) else { return (0, 0) };
-    let counted = judge(question, row, ground, false).counted;
+fn value(verdicts: &[Verdict<'_>; 5], final_level: u8) -> (u32, u32) {
+    let at = usize::from(final_level).checked_sub(1);
+    let Some((row, verdict)) = at.and_then(|at| TABLE.get(at).zip(verdicts.get(at))) else { return (0, 0) };
+    let counted = &verdict.counted;
     let best = counted.iter().take(usize::try_from(row.events).unwrap_or(usize::MAX));
     let weights: u64 = best.map(|weighed| u64::from(weighed.weight_bp)).sum();
     let level = u64::from(final_level);
