@@ -49,10 +49,14 @@ async fn call(gateway: &Arc<Gateway>, head: Parts, body: Incoming) -> Result<Res
         RouteError::UnknownProvider(_) => Failure::not_found(error.to_string()),
         RouteError::NotNormal => Failure::bad_request(error.to_string()),
     })?;
+    if head.method.as_str().len() > METHOD_BYTES_MAX {
+        return Err(Failure::bad_request("no HTTP method is that long"));
+    }
     let Caller { grant, lease, keys_ignored } = authorize(gateway, &head.headers).await?;
+    let without_secrets = |text: &String| gateway.redactor.redact_text(&lease, text, text.len()) == *text;
     let call = Call {
         request_id: new_request_id()?,
-        client_request_id: client_request_id(&head.headers),
+        client_request_id: client_request_id(&head.headers).filter(without_secrets),
         provider: route.provider,
         dialect: route.dialect,
         method: head.method.to_string(),
@@ -118,6 +122,9 @@ fn new_request_id() -> Result<String, Failure> {
     let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     Ok(format!("req-{}", SessionId::from_parts(millis, random)))
 }
+
+/// The longest registered method has 17 characters.
+const METHOD_BYTES_MAX: usize = 32;
 
 const NO_LEASE: &str = "no lease came where the client puts its key (Authorization: Bearer, x-api-key, api-key or \
                         x-goog-api-key); `amc wrap` sets one, `amc lease issue` makes one";

@@ -80,7 +80,9 @@ impl From<ChannelError> for GatewayError {
         match error {
             ChannelError::Refused(refusal) => GatewayError::Refused(refusal),
             ChannelError::Closed => GatewayError::MonitorGone,
-            ChannelError::Unexpected | ChannelError::TooLong => GatewayError::Protocol(error.to_string()),
+            ChannelError::Late | ChannelError::Unexpected | ChannelError::TooLong => {
+                GatewayError::Protocol(error.to_string())
+            }
         }
     }
 }

@@ -171,8 +171,9 @@ async fn deliver(
     let len = body.size_hint().exact();
     if gateway.is_durable() && !passing && !events && len.is_some_and(|len| len <= BOUNDED_BYTES_MAX) {
         let (outcome, bytes) = read_bounded(body, &mut answer, gateway.idle).await;
-        let receipt = answer.finish(outcome).await.ok().and_then(|recorded| recorded.receipt);
-        add_receipt(&mut parts.headers, receipt);
+        let recorded = answer.finish(outcome).await;
+        let recorded = recorded.map_err(|_| Failure::evidence("the answer came and its evidence was not recorded"))?;
+        add_receipt(&mut parts.headers, recorded.receipt);
         let body = if outcome == CallOutcome::Complete { whole(bytes) } else { broken_off(bytes) };
         return Ok(Response::from_parts(parts, body));
     }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use amc_core::Digest;
 use amc_core::kinds::GatewayStarted;
@@ -30,6 +31,9 @@ pub(crate) enum ChannelError {
     /// The monitor understood and refused.
     #[error("{0}")]
     Refused(Refusal),
+    /// A lookup that took too long; evidence has no such bound, a flush takes what it takes.
+    #[error("the monitor does not answer")]
+    Late,
     /// An answer of another kind than the question's.
     #[error("an answer of the wrong kind")]
     Unexpected,
@@ -158,7 +162,7 @@ impl Monitor {
 
     /// Whose lease a token is, by its SHA-256.
     pub(crate) async fn authorize(&self, token_sha256: Digest) -> Result<LeaseGrant, ChannelError> {
-        match self.lookups.ask(GatewayRequest::Authorize { token_sha256 }).await? {
+        match self.look_up(GatewayRequest::Authorize { token_sha256 }).await? {
             GatewayReply::Lease(grant) => Ok(grant),
             _ => Err(ChannelError::Unexpected),
         }
@@ -183,10 +187,15 @@ impl Monitor {
 
     /// The receipts of a call.
     pub(crate) async fn receipts(&self, request_id: String) -> Result<ReceiptPair, ChannelError> {
-        match self.lookups.ask(GatewayRequest::Receipts { request_id }).await? {
+        match self.look_up(GatewayRequest::Receipts { request_id }).await? {
             GatewayReply::Receipts(pair) => Ok(pair),
             _ => Err(ChannelError::Unexpected),
         }
+    }
+
+    async fn look_up(&self, request: GatewayRequest) -> Result<GatewayReply, ChannelError> {
+        let answer = tokio::time::timeout(LOOKUP_MAX, self.lookups.ask(request)).await;
+        answer.unwrap_or(Err(ChannelError::Late))
     }
 
     /// Whether the log took the last evidence that it was given.
@@ -217,6 +226,9 @@ async fn greet(socket: &Path) -> Result<(Channel, Welcome), GatewayError> {
         _ => Err(ChannelError::Unexpected.into()),
     }
 }
+
+/// A lookup reads memory; a monitor that takes longer hangs.
+const LOOKUP_MAX: Duration = Duration::from_secs(10);
 
 /// Messages that wait to be written; each may carry a stored payload of a megabyte.
 const QUEUE_LEN: usize = 16;

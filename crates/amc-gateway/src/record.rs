@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amc_core::kinds::{AgentKeyIgnored, CallOutcome, Dialect, LlmRequest, LlmResponse};
-use amc_core::limits::{PAYLOAD_STORED_BYTES_MAX, RULES_BYTES_MAX};
+use amc_core::limits::{MEDIA_TYPE_BYTES_MAX, PAYLOAD_STORED_BYTES_MAX, RULES_BYTES_MAX};
 use amc_workspace::protocol::gateway::{Capture, CapturedPayload, GatewayEvent, GatewayFields, LeaseGrant, Recorded};
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
@@ -253,7 +253,7 @@ fn captured(
     let Copied { hasher, bytes } = copied;
     let (wire_sha256, wire_len) = hasher.finish();
     let whole = wire_len == bytes.len() as u64;
-    let media_type = media_type.to_owned();
+    let media_type = gateway.redactor.redact_text(&call.lease, media_type, MEDIA_TYPE_BYTES_MAX);
     let payload = |capture, bytes| CapturedPayload { wire_sha256, wire_len, media_type, capture, bytes };
     let redact = |bytes: &[u8]| gateway.redactor.redact(&call.lease, bytes, PAYLOAD_STORED_BYTES_MAX);
     let Some(encoding) = encoding else {

@@ -176,6 +176,20 @@ async fn after_refused_evidence_no_provider_is_called_until_the_log_takes_some()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_evidence_does_not_leave() {
+    let (rig, upstream) = Rig::with_upstream("").await;
+    let answer = rig.start(rig.post("/openai/v1/chat/completions", "{}"));
+    let mut peer = upstream.accept().await;
+    peer.receive().await;
+    rig.monitor.events(1).await;
+    rig.monitor.refuse(Some(Refusal::LogUnavailable("the disk is full".into())));
+    peer.send(json("{\"the\":\"answer\"}")).await;
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!answer.text().await.unwrap().contains("\"the\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_ends_during_the_call_is_said() {
     let (rig, _model) = Rig::with_model(ModelOptions::default()).await;
     rig.monitor.refuse(Some(Refusal::LeaseInvalid("the session is sealed".into())));

@@ -40,7 +40,7 @@ impl Rig {
         let options = Options {
             socket: monitor.socket.clone(),
             listen_override: None,
-            ready: |address| drop(ready.send(address)),
+            ready: |address| ready.send(address).unwrap(),
         };
         let task = tokio::spawn(serve(options, async move { drop(stopped.await) }));
         let gateway = listening.await.expect("the gateway listens");

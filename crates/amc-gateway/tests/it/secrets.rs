@@ -58,8 +58,10 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_corpus_is_absent_from_every_stored_byte() {
     let (rig, upstream) = Rig::with_upstream("").await;
+    let path = "/openai/v1/files/sk-abcdefghijklmnopqrstuvwxyz?key=sk-0123456789abcdefghijk";
+    let request = rig.client.post(rig.url(path)).bearer_auth(ALICE).body(body());
     let answer =
-        rig.start(rig.post("/openai/v1/files/sk-abcdefghijklmnopqrstuvwxyz?key=sk-0123456789abcdefghijk", body()));
+        rig.start(request.header("x-request-id", ALICE).header("content-type", format!("text/plain; {ALICE}")));
     let mut peer = upstream.accept().await;
     assert_eq!(peer.receive().await.body, body().into_bytes(), "what passes is not changed");
     peer.send(json(&body())).await;
@@ -67,6 +69,7 @@ async fn the_corpus_is_absent_from_every_stored_byte() {
     let call = rig.monitor.call().await;
     for (what, payload) in [("the request", &call.sent), ("the answer", &call.received)] {
         assert_clean(what, &payload.bytes);
+        assert_clean(what, payload.media_type.as_bytes());
         let rules = "authorization,key-shape,lease,private-key,provider-key".to_owned();
         assert_eq!(payload.capture, Capture::Redacted(rules));
         assert_eq!(payload.wire_sha256, amc_crypto::sha256(body().as_bytes()), "the wire hash stays");
