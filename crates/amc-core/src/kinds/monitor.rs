@@ -222,3 +222,79 @@ pub struct MonitorStopped {
     /// Events appended since it started, this one not counted.
     pub events: u64,
 }
+
+/// When a boundary probe ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbePhase {
+    /// Before the agent of the session was started.
+    Before,
+    /// While it ran.
+    During,
+}
+
+/// What a probe tried to get at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeTarget {
+    /// Read the vault.
+    Vault,
+    /// Read a log or a configuration of the home.
+    HomeRead,
+    /// Write a log.
+    LogWrite,
+    /// Replace a signed configuration, the trust policy or an entry of the home.
+    HomeWrite,
+    /// Speak on the monitor's sockets.
+    SigningSocket,
+    /// Signal, trace or read the memory of a trusted process, or take its descriptors.
+    TrustedProcess,
+    /// Find the vault's passphrase.
+    Passphrase,
+    /// Find a provider's key.
+    ProviderKey,
+    /// Use a descriptor that was left open.
+    Descriptor,
+    /// Become another user: sudo and programs that change the user.
+    Privilege,
+    /// Speak to a container engine, which can do anything.
+    ContainerEngine,
+    /// Speak to the session bus, which can start programs outside.
+    SessionBus,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeOutcome {
+    /// The agent's side got it.
+    Reached,
+    /// The same attempt works on the trusted side and was refused on the agent's.
+    Denied,
+    /// There is nothing to get on this machine.
+    Absent,
+    /// The attempt says nothing: its control failed too, or it broke.
+    Inconclusive,
+}
+
+/// One attempt of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeAttempt {
+    /// What it tried to get at.
+    pub target: ProbeTarget,
+    /// How and where: `open vault.amcvault`, `ptrace amc-monitor`.
+    pub subject: String,
+    /// How it ended.
+    pub outcome: ProbeOutcome,
+}
+
+/// What was tried from where the agent of the session runs, as it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundaryProbe {
+    /// When.
+    pub phase: ProbePhase,
+    /// The isolation in force.
+    pub isolation: Isolation,
+    /// Every attempt.
+    pub attempts: Vec<ProbeAttempt>,
+}
