@@ -16,7 +16,7 @@ use crate::engine::CHECKPOINT_FILE;
 use crate::error::ReadError;
 use crate::frame::{Cursor, Frame, FrameError, segment_indices, segment_path};
 use crate::payload::PackReader;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Stored};
 use crate::storage::{Files, OpenFile};
 use crate::tiles::{Edge, read_tile};
 
@@ -279,19 +279,37 @@ const TILES_KEPT_MAX: usize = 256;
 
 impl Tree {
     fn build(files: &Files, size: u64) -> Result<Self, ReadError> {
-        let mut edge = Edge::default();
-        let mut fresh = BTreeMap::new();
-        let mut walk = Walk::new(files, size.saturating_sub(1))?;
-        while edge.size() < size {
+        let mut tree = Tree {
+            files: files.clone(),
+            edge: Edge::default(),
+            fresh: BTreeMap::new(),
+            read: Mutex::new(BTreeMap::new()),
+        };
+        // Without a snapshot that this release can read, the edge follows from the first event on.
+        if !tree.extend(Walk::new(files, size.saturating_sub(1))?, size)? {
+            tree.extend(Walk::new(files, 0)?, size)?;
+        }
+        Ok(tree)
+    }
+
+    /// Takes in the events up to `size`; `false` when the walk begins at a snapshot that cannot be
+    /// read here.
+    fn extend(&mut self, mut walk: Walk, size: u64) -> Result<bool, ReadError> {
+        while self.edge.size() < size {
             match walk.next()? {
-                Some((index, Frame::Snapshot(bytes))) if edge.size() == 0 => {
-                    let snapshot = Snapshot::decode(&bytes).filter(|snapshot| snapshot.state.size() == index);
-                    let wrong =
-                        || damage(FindingCode::EventHashMismatch, segment_path(index), "its snapshot is damaged");
-                    edge = snapshot.ok_or_else(wrong)?.edge;
+                Some((index, Frame::Snapshot(bytes))) if index > 0 && self.edge.size() == 0 => {
+                    match Snapshot::decode(&bytes, index) {
+                        Stored::Known(snapshot) => self.edge = snapshot.edge,
+                        Stored::Foreign => return Ok(false),
+                        Stored::Damaged => {
+                            let what = "its snapshot is damaged";
+                            return Err(damage(FindingCode::EventHashMismatch, segment_path(index), what));
+                        }
+                    }
                 }
                 Some((_, Frame::Event { signed, .. })) => {
-                    edge.push(signed.event_hash(), |tile| {
+                    let fresh = &mut self.fresh;
+                    self.edge.push(signed.event_hash(), |tile| {
                         fresh.insert((tile.level, tile.number), tile.hashes);
                     });
                 }
@@ -302,7 +320,7 @@ impl Tree {
                 }
             }
         }
-        Ok(Tree { files: files.clone(), edge, fresh, read: Mutex::new(BTreeMap::new()) })
+        Ok(true)
     }
 
     /// The hashes `[first, first + count)` of a tile level, all in one tile.
