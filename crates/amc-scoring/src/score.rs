@@ -254,7 +254,7 @@ impl Run<'_> {
         let missing = self.sessions.missing();
         if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
             let what = format!(
-                "{} of the agent's session numbers are missing or out of order (from {first} to {last}); \
+                "{} or more of the agent's session numbers are missing or out of order (from {first} to {last}); \
                  a run counts every session, so no question goes above level 3",
                 missing.len()
             );
