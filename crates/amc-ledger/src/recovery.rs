@@ -130,7 +130,8 @@ fn mend(engine: &mut Engine, bytes_cut: u64) -> Result<Recovery, OpenError> {
         engine.stage(draft, None).map_err(from_append)?;
         sessions.push(session);
     }
-    engine.flush()?;
+    engine.flush_reserved()?;
+    engine.reserve()?;
     Ok(Recovery { bytes_cut, sessions })
 }
 

@@ -118,6 +118,17 @@ fn head_that_hides_a_session() {
 }
 
 #[test]
+fn head_within_a_session() {
+    let mut events = small_log();
+    let hidden = Event { session: Some(session(2)), session_seq: 1, ..events[4].clone() };
+    events.insert(6, hidden);
+    let found = judge(&rechain(events));
+    assert_eq!(found.iter().filter(|finding| **finding == (6, "SESSION_GAP")).count(), 2, "its place and its words");
+    let inside = Draft { session: Some(session(1)), ..head("bot") };
+    assert_eq!(LogState::new(crate::common::ORIGIN).build(inside, &at(0)), Err(BuildError::HeadInSession));
+}
+
+#[test]
 fn wall_clock_back() {
     let mut events = small_log();
     events[2].wall_ns = events[1].wall_ns - 1;
