@@ -133,9 +133,9 @@ impl Engine {
         self.size
     }
 
-    /// Bytes staged and not flushed.
+    /// Bytes of events and payloads staged and not flushed.
     pub(crate) fn staged_bytes(&self) -> usize {
-        self.batch.len()
+        self.batch.len() + self.packs.staged_bytes()
     }
 
     /// Whether the segment is full; the tiles so far must be stored before [`Engine::turn`].

@@ -96,7 +96,7 @@ impl LogReader {
         if size == 0 || size > self.size() {
             return Ok(None);
         }
-        let mut walk = Walk::new(&self.files, size)?;
+        let mut walk = Walk::at(&self.files, size - 1)?;
         while let Some((at, frame)) = walk.next()? {
             match frame {
                 Frame::Checkpoint(end) if at == size => return Ok(Some(end.note)),
@@ -178,7 +178,7 @@ impl Events {
     fn step(&mut self) -> Result<StoredEvent, ReadError> {
         let walk = match &mut self.walk {
             Some(walk) => walk,
-            None => self.walk.insert(Walk::new(&self.files, self.next)?),
+            None => self.walk.insert(Walk::at(&self.files, self.next)?),
         };
         while let Some((index, frame)) = walk.next()? {
             if let Frame::Event { signed, location } = frame
@@ -224,6 +224,17 @@ impl Walk {
             false => damage(FindingCode::LedgerTruncated, segment_path(0), "this segment is gone"),
         })?;
         Ok(Walk { files: files.clone(), cursor: open_segment(files, first)?, first, index: first })
+    }
+
+    /// As [`Walk::new`], and already past the events before `index` in that segment.
+    fn at(files: &Files, index: u64) -> Result<Self, ReadError> {
+        let mut walk = Walk::new(files, index)?;
+        while walk.index < index
+            && let Some(is_event) = walk.cursor.skip()?
+        {
+            walk.index += u64::from(is_event);
+        }
+        Ok(walk)
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Frame)>, ReadError> {

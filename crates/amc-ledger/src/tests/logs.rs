@@ -251,7 +251,8 @@ fn the_index_follows_and_is_rebuilt() {
     let appended = writer.append(Draft::in_session(agent(), session(2), Tier::Observed, call), None).expect("appends");
     writer.append(seal(session(2)), None).expect("seals");
     let size = writer.with_state(amc_evidence::LogState::size);
-    writer.close().expect("closes: the index has caught up");
+    assert_eq!(writer.lookup_request(&request).expect("looks up"), [appended.index], "known at once");
+    writer.close().expect("closes");
     for round in ["kept", "rebuilt"] {
         if round == "rebuilt" {
             std::fs::remove_dir_all(log.dir.path().join("index")).expect("removes");
