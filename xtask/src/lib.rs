@@ -10,6 +10,8 @@ pub mod failure;
 pub mod junit;
 pub mod process;
 pub mod python;
+pub mod quickstart;
+pub mod stage;
 pub mod step;
 pub mod suite;
 pub mod tidy;
@@ -56,6 +58,11 @@ const TASKS: &[Task] = &[
         about: "every test that needs no special machine; says what it skipped and why",
         run: suite::command,
     },
+    Task {
+        name: "quickstart",
+        about: "the whole way once, explained: an agent's first call to a judged bundle [DIR]",
+        run: quickstart::command,
+    },
     Task { name: "tidy", about: "rules on the text of the tracked files", run: tidy::command },
     Task { name: "bench", about: "runs the bench target NAME of whichever package has it", run: bench::command },
 ];
@@ -63,7 +70,7 @@ const TASKS: &[Task] = &[
 fn usage() -> String {
     let mut text = String::from("cargo xtask <task>\n");
     for task in TASKS {
-        text.push_str(&format!("  {:<9} {}\n", task.name, task.about));
+        text.push_str(&format!("  {:<10} {}\n", task.name, task.about));
     }
     text
 }

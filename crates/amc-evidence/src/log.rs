@@ -79,6 +79,9 @@ pub enum BuildError {
     /// Session content without session or agent.
     #[error("this event needs an agent and a session")]
     Incomplete,
+    /// An agent's head is about all of its sessions and stands in none.
+    #[error("an agent's head belongs to no session")]
+    HeadInSession,
     /// Too many events in one session.
     #[error("session {0} is full")]
     SessionFull(SessionId),
@@ -179,6 +182,7 @@ impl LogState {
                 let session = draft.session.ok_or(BuildError::Incomplete)?;
                 self.sessions.seal_fields(session, outcome)?.into()
             }
+            Content::AgentHead if draft.session.is_some() => return Err(BuildError::HeadInSession),
             Content::AgentHead => self.sessions.head_fields(draft.agent.as_ref().ok_or(BuildError::Incomplete)?).into(),
         };
         let session_seq = self.sessions.next_seq(draft.agent.as_ref(), draft.session, &fields)?;

@@ -133,6 +133,11 @@ impl SessionRules {
         let mut report = Report { subject, findings: Vec::new() };
         match (event.session, fields) {
             (Some(session), Some(Fields::SessionOpen(open))) => self.opens(&mut report, session, event, open, hash),
+            (Some(session), Some(Fields::AgentHead(head))) => {
+                report.error(FindingCode::SessionGap, format!("an agent head stands in session {session}"));
+                self.heads(&mut report, event, head);
+                self.continues(&mut report, session, event, fields, hash);
+            }
             (Some(session), _) => self.continues(&mut report, session, event, fields, hash),
             (None, Some(Fields::SessionOpen(_) | Fields::SessionSeal(_))) => {
                 report.error(FindingCode::SessionGap, "a session's opening or seal names no session".into());

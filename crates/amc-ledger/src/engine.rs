@@ -133,9 +133,9 @@ impl Engine {
         self.size
     }
 
-    /// Bytes staged and not flushed.
+    /// Bytes of events and payloads staged and not flushed.
     pub(crate) fn staged_bytes(&self) -> usize {
-        self.batch.len()
+        self.batch.len() + self.packs.staged_bytes()
     }
 
     /// Whether the segment is full; the tiles so far must be stored before [`Engine::turn`].
@@ -200,6 +200,15 @@ impl Engine {
         }
         self.packs.commit()?;
         self.reserve()?;
+        self.flush_reserved()
+    }
+
+    /// As [`Engine::flush`], without payloads and into the room that was reserved before: what a
+    /// recovery records finds its place on a full disk too.
+    pub(crate) fn flush_reserved(&mut self) -> Result<(), FlushError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
         self.seal_batch()?;
         self.segment.file.write_at(&self.batch, self.segment.len)?;
         self.segment.file.sync()?;
@@ -231,10 +240,10 @@ impl Engine {
         FlushEnd { batch_start, pack, pack_len, note: self.note.clone() }
     }
 
-    fn reserve(&mut self) -> Result<(), FileError> {
+    /// Takes room for the staged batch and what follows it.
+    pub(crate) fn reserve(&mut self) -> Result<(), FileError> {
         let end = self.segment.len + self.batch.len() as u64 + HEADROOM_BYTES;
-        // What was cut is overwritten first, with the room that an earlier writer left.
-        if self.segment.leftover == 0 && self.segment.reserved < end {
+        if self.segment.reserved < end {
             let wanted = end + RESERVE_BYTES;
             self.segment.file.reserve(self.segment.len, wanted - self.segment.len)?;
             self.segment.reserved = wanted;

@@ -234,6 +234,21 @@ impl Cursor {
         }
     }
 
+    /// Passes over a frame without looking at its content; whether it holds an event. `None` when
+    /// no frame head stands here. What comes after is checked as ever: a frame is bound to its place.
+    pub(crate) fn skip(&mut self) -> Result<Option<bool>, FileError> {
+        let head = self.bytes(FRAME_HEAD_BYTES)?;
+        if head.len() < FRAME_HEAD_BYTES {
+            return Ok(None);
+        }
+        let (tag, len) = (array_at(head, 0), u32_at(head, 4) as usize);
+        if bounds(tag).is_none_or(|(min, max)| len < min || len > max) {
+            return Ok(None);
+        }
+        self.offset += (FRAME_HEAD_BYTES + len) as u64;
+        Ok(Some(tag == *EVENT))
+    }
+
     fn try_next(&mut self) -> Result<Option<Frame>, FrameError> {
         let head = self.bytes(FRAME_HEAD_BYTES)?;
         if head.is_empty() {
@@ -264,6 +279,7 @@ impl Cursor {
 
     /// Up to `count` bytes from the current offset on.
     fn bytes(&mut self, count: usize) -> Result<&[u8], FileError> {
+        // A cursor only goes forward, so the buffer never begins after its offset.
         let skip = usize::try_from(self.offset - self.buffer_at).unwrap_or(usize::MAX);
         if self.buffer.len() < skip.saturating_add(count) {
             let mut fresh = vec![0; count.max(READ_BYTES)];

@@ -1,7 +1,9 @@
 //! The sled index: by request id, session and event hash. Fed behind the log from the log itself,
 //! so it may lag, may be deleted, and is never needed to verify or to append.
 
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -96,6 +98,38 @@ impl Index {
     }
 }
 
+/// The request ids of the newest events, in memory: what the index has not caught up with yet.
+#[derive(Default)]
+pub(crate) struct Recent {
+    indices: HashMap<String, Vec<u64>>,
+    order: VecDeque<String>,
+}
+
+/// Events that [`Recent`] remembers: some seconds at full speed.
+const RECENT_MAX: usize = 16_384;
+
+impl Recent {
+    /// Takes note of a durable event.
+    pub(crate) fn add(&mut self, index: u64, fields: &Fields) {
+        let Some(request) = request_of(fields) else { return };
+        if self.order.len() == RECENT_MAX
+            && let Some(oldest) = self.order.pop_front()
+            && let Some(indices) = self.indices.get_mut(&oldest)
+        {
+            indices.remove(0);
+            if indices.is_empty() {
+                self.indices.remove(&oldest);
+            }
+        }
+        self.order.push_back(request.to_owned());
+        self.indices.entry(request.to_owned()).or_default().push(index);
+    }
+
+    pub(crate) fn request(&self, request: &str) -> &[u64] {
+        self.indices.get(request).map_or(&[], Vec::as_slice)
+    }
+}
+
 fn request_of(fields: &Fields) -> Option<&str> {
     match fields {
         Fields::LlmRequest(call) => Some(&call.request_id),
@@ -122,6 +156,7 @@ fn last_numbers(tree: &sled::Tree, prefix: &[u8]) -> Result<Vec<u64>, IndexError
 /// The thread that opens the index and feeds it.
 pub(crate) struct Feeder {
     bell: Sender<u64>,
+    stop: Arc<AtomicBool>,
     index: Arc<OnceLock<Result<Arc<Index>, String>>>,
     thread: JoinHandle<()>,
 }
@@ -131,19 +166,20 @@ impl Feeder {
     pub(crate) fn start(dir: &Path) -> std::io::Result<Self> {
         let (bell, rings) = channel();
         let index = Arc::new(OnceLock::new());
-        let (slot, dir) = (Arc::clone(&index), dir.to_owned());
+        let stop = Arc::new(AtomicBool::new(false));
+        let (slot, dir, stopped) = (Arc::clone(&index), dir.to_owned(), Arc::clone(&stop));
         let run = move || {
             let opened = Index::open(&dir.join("index")).map(Arc::new);
             let feed = opened.as_ref().ok().map(Arc::clone);
             slot.get_or_init(|| opened.map_err(|error| error.to_string()));
             if let Some(index) = feed {
                 // A fault of the index is no fault of the log: lookups show that it lags.
-                let _ = feed_all(&index, &dir, &rings);
+                let _ = feed_all(&index, &dir, &rings, &stopped);
                 let _ = index.database.flush();
             }
         };
         let thread = std::thread::Builder::new().name("amc-ledger-index".into()).spawn(run)?;
-        Ok(Feeder { bell, index, thread })
+        Ok(Feeder { bell, stop, index, thread })
     }
 
     /// Where to send sizes that became visible.
@@ -156,8 +192,9 @@ impl Feeder {
         self.index.wait().clone().map_err(IndexError::Unavailable)
     }
 
-    /// Feeds what is published and ends. Every other bell must be gone.
+    /// Ends; what is not fed yet is fed after the next start. Every other bell must be gone.
     pub(crate) fn finish(self) {
+        self.stop.store(true, Ordering::SeqCst);
         drop(self.bell);
         // A thread that panicked leaves an index that lags, and the next start feeds it.
         let _ = self.thread.join();
@@ -175,7 +212,7 @@ enum FeedError {
     Event(#[from] amc_evidence::event::EventError),
 }
 
-fn feed_all(index: &Index, dir: &Path, rings: &Receiver<u64>) -> Result<(), FeedError> {
+fn feed_all(index: &Index, dir: &Path, rings: &Receiver<u64>, stop: &AtomicBool) -> Result<(), FeedError> {
     let reader = LogReader::open(dir)?;
     if index.next()? > reader.size() {
         // An index of more events than there are belongs to another copy of the log.
@@ -183,15 +220,15 @@ fn feed_all(index: &Index, dir: &Path, rings: &Receiver<u64>) -> Result<(), Feed
     }
     let mut events = reader.events(index.next()?);
     let mut next = index.next()?;
-    next = feed(index, &mut events, next)?;
+    next = feed(index, &mut events, next, stop)?;
     while let Ok(size) = rings.recv() {
         events.extend(rings.try_iter().last().unwrap_or(size));
-        next = feed(index, &mut events, next)?;
+        next = feed(index, &mut events, next, stop)?;
     }
     Ok(())
 }
 
-fn feed(index: &Index, events: &mut Events, mut next: u64) -> Result<u64, FeedError> {
+fn feed(index: &Index, events: &mut Events, mut next: u64, stop: &AtomicBool) -> Result<u64, FeedError> {
     let mut chunk = Vec::with_capacity(CHUNK_EVENTS);
     loop {
         let stored = events.next().transpose()?;
@@ -205,8 +242,44 @@ fn feed(index: &Index, events: &mut Events, mut next: u64) -> Result<u64, FeedEr
             index.add(&chunk, next)?;
             chunk.clear();
         }
-        if last {
+        if last || (chunk.is_empty() && stop.load(Ordering::SeqCst)) {
             return Ok(next);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(request: usize) -> Fields {
+        let call = amc_core::kinds::LlmResponse {
+            request_id: request.to_string(),
+            request_index: 0,
+            provider: String::new(),
+            status: 0,
+            outcome: amc_core::kinds::CallOutcome::Complete,
+            model: None,
+            usage: None,
+            tool_calls: 0,
+            refusal: false,
+            first_byte_us: 0,
+            duration_us: 0,
+            attempt: 1,
+        };
+        call.into()
+    }
+
+    #[test]
+    fn memory_of_recent_requests_is_bounded_and_forgets_the_oldest() {
+        let mut recent = Recent::default();
+        for event in 0..2 * RECENT_MAX {
+            recent.add(event as u64, &response(event / 2));
+        }
+        assert_eq!(recent.order.len(), RECENT_MAX);
+        assert_eq!(recent.indices.len(), RECENT_MAX / 2);
+        assert!(recent.request("0").is_empty());
+        let newest = RECENT_MAX as u64 - 1;
+        assert_eq!(recent.request(&newest.to_string()), [2 * newest, 2 * newest + 1]);
     }
 }

@@ -44,6 +44,13 @@ pub(crate) struct Packed {
     record: Vec<u8>,
 }
 
+impl Packed {
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.record.len()
+    }
+}
+
 /// Compares the bytes with the reference and packs them; `None` where nothing is kept.
 pub(crate) fn pack(payload: Option<&PayloadRef>, bytes: Option<Vec<u8>>) -> Result<Option<Packed>, AppendError> {
     let (digest, len, bytes) = match (payload.map(PayloadRef::stored_digest), bytes) {
@@ -130,6 +137,11 @@ impl PackWriter {
     /// Number and length of the pack with everything staged.
     pub(crate) fn end(&self) -> (u32, u64) {
         (self.number, self.len + self.pending.len() as u64)
+    }
+
+    /// Bytes staged and not flushed.
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.pending.len()
     }
 
     /// Gives a content its place; one that is known already keeps its own.

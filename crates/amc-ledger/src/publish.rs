@@ -52,7 +52,10 @@ impl Publisher {
         let publisher =
             Arc::new(Publisher { state: Mutex::new(state), changed: Condvar::new(), thread: Mutex::new(None) });
         let (shared, files) = (Arc::clone(&publisher), files.clone());
-        let run = move || shared.run(&files, &on_failure, feed.as_ref());
+        let run = move || {
+            let guard = FailOnPanic(shared);
+            guard.0.run(&files, &on_failure, feed.as_ref());
+        };
         let thread = std::thread::Builder::new().name("amc-ledger-publish".into()).spawn(run)?;
         *publisher.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(publisher)
@@ -135,6 +138,18 @@ impl Publisher {
                 return None;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A publisher that panics must not leave anybody waiting.
+struct FailOnPanic(Arc<Publisher>);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state().failed.get_or_insert_with(|| "the publisher ended unexpectedly".into());
+            self.0.changed.notify_all();
         }
     }
 }

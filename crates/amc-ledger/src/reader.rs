@@ -16,7 +16,7 @@ use crate::engine::CHECKPOINT_FILE;
 use crate::error::ReadError;
 use crate::frame::{Cursor, Frame, FrameError, segment_indices, segment_path};
 use crate::payload::PackReader;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Stored};
 use crate::storage::{Files, OpenFile};
 use crate::tiles::{Edge, read_tile};
 
@@ -96,7 +96,7 @@ impl LogReader {
         if size == 0 || size > self.size() {
             return Ok(None);
         }
-        let mut walk = Walk::new(&self.files, size)?;
+        let mut walk = Walk::at(&self.files, size - 1)?;
         while let Some((at, frame)) = walk.next()? {
             match frame {
                 Frame::Checkpoint(end) if at == size => return Ok(Some(end.note)),
@@ -178,7 +178,7 @@ impl Events {
     fn step(&mut self) -> Result<StoredEvent, ReadError> {
         let walk = match &mut self.walk {
             Some(walk) => walk,
-            None => self.walk.insert(Walk::new(&self.files, self.next)?),
+            None => self.walk.insert(Walk::at(&self.files, self.next)?),
         };
         while let Some((index, frame)) = walk.next()? {
             if let Frame::Event { signed, location } = frame
@@ -224,6 +224,17 @@ impl Walk {
             false => damage(FindingCode::LedgerTruncated, segment_path(0), "this segment is gone"),
         })?;
         Ok(Walk { files: files.clone(), cursor: open_segment(files, first)?, first, index: first })
+    }
+
+    /// As [`Walk::new`], and already past the events before `index` in that segment.
+    fn at(files: &Files, index: u64) -> Result<Self, ReadError> {
+        let mut walk = Walk::new(files, index)?;
+        while walk.index < index
+            && let Some(is_event) = walk.cursor.skip()?
+        {
+            walk.index += u64::from(is_event);
+        }
+        Ok(walk)
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Frame)>, ReadError> {
@@ -279,19 +290,37 @@ const TILES_KEPT_MAX: usize = 256;
 
 impl Tree {
     fn build(files: &Files, size: u64) -> Result<Self, ReadError> {
-        let mut edge = Edge::default();
-        let mut fresh = BTreeMap::new();
-        let mut walk = Walk::new(files, size.saturating_sub(1))?;
-        while edge.size() < size {
+        let mut tree = Tree {
+            files: files.clone(),
+            edge: Edge::default(),
+            fresh: BTreeMap::new(),
+            read: Mutex::new(BTreeMap::new()),
+        };
+        // Without a snapshot that this release can read, the edge follows from the first event on.
+        if !tree.extend(Walk::new(files, size.saturating_sub(1))?, size)? {
+            tree.extend(Walk::new(files, 0)?, size)?;
+        }
+        Ok(tree)
+    }
+
+    /// Takes in the events up to `size`; `false` when the walk begins at a snapshot that cannot be
+    /// read here.
+    fn extend(&mut self, mut walk: Walk, size: u64) -> Result<bool, ReadError> {
+        while self.edge.size() < size {
             match walk.next()? {
-                Some((index, Frame::Snapshot(bytes))) if edge.size() == 0 => {
-                    let snapshot = Snapshot::decode(&bytes).filter(|snapshot| snapshot.state.size() == index);
-                    let wrong =
-                        || damage(FindingCode::EventHashMismatch, segment_path(index), "its snapshot is damaged");
-                    edge = snapshot.ok_or_else(wrong)?.edge;
+                Some((index, Frame::Snapshot(bytes))) if index > 0 && self.edge.size() == 0 => {
+                    match Snapshot::decode(&bytes, index) {
+                        Stored::Known(snapshot) => self.edge = snapshot.edge,
+                        Stored::Foreign => return Ok(false),
+                        Stored::Damaged => {
+                            let what = "its snapshot is damaged";
+                            return Err(damage(FindingCode::EventHashMismatch, segment_path(index), what));
+                        }
+                    }
                 }
                 Some((_, Frame::Event { signed, .. })) => {
-                    edge.push(signed.event_hash(), |tile| {
+                    let fresh = &mut self.fresh;
+                    self.edge.push(signed.event_hash(), |tile| {
                         fresh.insert((tile.level, tile.number), tile.hashes);
                     });
                 }
@@ -302,7 +331,7 @@ impl Tree {
                 }
             }
         }
-        Ok(Tree { files: files.clone(), edge, fresh, read: Mutex::new(BTreeMap::new()) })
+        Ok(true)
     }
 
     /// The hashes `[first, first + count)` of a tile level, all in one tile.

@@ -6,16 +6,17 @@
 //! segment. What stands beyond the last good flush is cut when no later flush stands beyond it and
 //! the published checkpoint does not cover it; that the log did so is its next event.
 
-use amc_core::kinds::{LogOpened, LogRecovered, SessionOutcome};
+use amc_core::kinds::{Fields, LogOpened, LogRecovered, SessionOutcome};
 use amc_core::{Finding, FindingCode, SessionId, Tier, limits};
-use amc_crypto::{Checkpoint, Note, VerifierKey, sha256};
+use amc_crypto::{Checkpoint, Note, PublicKey, VerifierKey, sha256};
 use amc_evidence::{Content, Draft, Event};
 
 use crate::engine::{CHECKPOINT_FILE, Engine, FlushError, Hands, Segment, head_of};
 use crate::error::{OpenError, ReadError};
 use crate::frame::{Cursor, FlushEnd, Frame, FrameError, SegmentHeader, later_flush, segment_indices, segment_path};
 use crate::payload::PackWriter;
-use crate::snapshot::Snapshot;
+use crate::reader::Walk;
+use crate::snapshot::{Snapshot, Stored};
 use crate::storage::{Files, Lock, LockError, OpenFile};
 use crate::tiles::Tile;
 use crate::writer::Recovery;
@@ -129,7 +130,8 @@ fn mend(engine: &mut Engine, bytes_cut: u64) -> Result<Recovery, OpenError> {
         engine.stage(draft, None).map_err(from_append)?;
         sessions.push(session);
     }
-    engine.flush()?;
+    engine.flush_reserved()?;
+    engine.reserve()?;
     Ok(Recovery { bytes_cut, sessions })
 }
 
@@ -233,12 +235,17 @@ impl Replay {
             return Err(refusal(FindingCode::KeyHistoryUntrusted, place(&file, 0), what));
         }
         let mut cursor = Cursor::new(found.file.clone(), first_index);
-        let snapshot = match cursor.next() {
-            Ok(Some(Frame::Snapshot(bytes))) => Snapshot::decode(&bytes),
-            _ => None,
+        let stored = match cursor.next() {
+            Ok(Some(Frame::Snapshot(bytes))) => Snapshot::decode(&bytes, first_index),
+            _ => Stored::Damaged,
+        };
+        let snapshot = match stored {
+            Stored::Known(snapshot) => Some(*snapshot),
+            Stored::Foreign => rebuild(files, origin, first_index)?,
+            Stored::Damaged => None,
         };
         let snapshot = snapshot
-            .filter(|snapshot| snapshot.state.size() == first_index && snapshot.state.origin() == origin)
+            .filter(|snapshot| snapshot.state.origin() == origin)
             .ok_or_else(|| damaged("it does not begin with the state of this log at its first index"))?;
         Ok(Replay { file, snapshot, tiles: Vec::new(), checkpoints: Vec::new() })
     }
@@ -284,6 +291,46 @@ impl Replay {
         note.verify_signature(&key)
             .map_err(|error| refusal(FindingCode::CheckpointInvalid, self.file.name(), error.to_string()))
     }
+}
+
+/// The state at an index, from the first event on: for snapshots that this release cannot read.
+fn rebuild(files: &Files, origin: &str, index: u64) -> Result<Option<Snapshot>, OpenError> {
+    let Some(key) = first_key(files) else { return Ok(None) };
+    let mut snapshot = Snapshot::empty(origin, key);
+    let mut walk = Walk::new(files, 0).map_err(from_read)?;
+    while snapshot.state.size() < index {
+        let Some((at, frame)) = walk.next().map_err(from_read)? else { return Ok(None) };
+        let Frame::Event { signed, .. } = frame else { continue };
+        let damaged = |error: amc_evidence::event::EventError| {
+            refusal(FindingCode::EventHashMismatch, format!("{origin}#{at}"), error.to_string())
+        };
+        let (event, fields) = Event::decode(&signed.body).map_err(damaged)?;
+        let hash = signed.event_hash();
+        let findings = snapshot.state.apply(&event, fields.as_ref(), hash);
+        if let Some(finding) = findings.into_iter().find(Finding::is_error) {
+            return Err(OpenError::Refused(finding));
+        }
+        // These tiles were stored before the next segment began.
+        snapshot.follow(fields.as_ref(), hash, drop);
+    }
+    for first in segment_indices(&files.names("segments")?).into_iter().filter(|first| *first < index) {
+        let len = files.open(&segment_path(first))?.map_or(Ok(0), |file| file.len())?;
+        snapshot.segments.push((first, len));
+    }
+    Ok(Some(snapshot))
+}
+
+/// The key that the first event introduces.
+fn first_key(files: &Files) -> Option<PublicKey> {
+    let mut walk = Walk::new(files, 0).ok()?;
+    while let Ok(Some((_, frame))) = walk.next() {
+        if let Frame::Event { signed, .. } = frame {
+            let (_, fields) = Event::decode(&signed.body).ok()?;
+            let Some(Fields::LogOpened(opened)) = fields else { return None };
+            return PublicKey::try_from(opened.log_public).ok();
+        }
+    }
+    None
 }
 
 /// The segments before the newest one are there, with the lengths that they ended with.

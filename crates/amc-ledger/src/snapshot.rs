@@ -2,7 +2,7 @@
 //!
 //! A snapshot is a convenience of the writer. Its size and root are compared with the signed
 //! checkpoint beside it; the rest of it is found out by a full verification, which starts from
-//! nothing.
+//! nothing. A snapshot in a layout of another release is passed over: the log is replayed instead.
 
 use amc_core::Digest;
 use amc_core::codec;
@@ -12,6 +12,21 @@ use amc_evidence::{KeyHistory, LogState};
 use serde::{Deserialize, Serialize};
 
 use crate::tiles::{Edge, Tile};
+
+/// The layout of a snapshot, its first byte. Raise it whenever [`LogState`] or anything else in it
+/// changes its shape.
+const LAYOUT: u8 = 1;
+
+/// What stands in a `SNAP` frame.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    /// A snapshot of this release's layout.
+    Known(Box<Snapshot>),
+    /// Another release's layout.
+    Foreign,
+    /// Neither.
+    Damaged,
+}
 
 /// State, tree edge, keys and the segments before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,14 +51,25 @@ impl Snapshot {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        codec::encode(self)
+        let mut bytes = vec![LAYOUT];
+        bytes.extend(codec::encode(self));
+        bytes
     }
 
-    /// Decodes and checks that the parts fit each other.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let snapshot: Snapshot = codec::decode_strict(bytes).ok()?;
-        let sound = snapshot.edge.is_sound() && snapshot.edge.size() == snapshot.state.size();
-        (sound && snapshot.key_history().is_some()).then_some(snapshot)
+    /// Decodes and checks that the parts fit each other and the index at which they should stand.
+    pub(crate) fn decode(bytes: &[u8], index: u64) -> Stored {
+        let Some((layout, rest)) = bytes.split_first() else { return Stored::Damaged };
+        if *layout != LAYOUT {
+            return Stored::Foreign;
+        }
+        let sound = |snapshot: &Snapshot| {
+            snapshot.state.size() == index
+                && snapshot.edge.size() == index
+                && snapshot.edge.is_sound()
+                && snapshot.key_history().is_some()
+        };
+        let snapshot = codec::decode_strict(rest).ok().filter(sound);
+        snapshot.map_or(Stored::Damaged, |snapshot| Stored::Known(Box::new(snapshot)))
     }
 
     /// The keys by position.

@@ -20,7 +20,7 @@ use amc_evidence::{Content, Draft, Event, LogState, SignedEvent};
 
 use crate::engine::{Engine, Hands, Live, look};
 use crate::error::{AppendError, IndexError, OpenError};
-use crate::index::Feeder;
+use crate::index::{Feeder, Recent};
 use crate::payload::{Packed, pack};
 use crate::publish::Publisher;
 use crate::recovery;
@@ -28,7 +28,9 @@ use crate::storage::{Files, Lock};
 
 /// Events waiting for the commit thread; beyond this, producers wait.
 const QUEUE_EVENTS_MAX: usize = 4096;
-/// Bytes of events in one flush; what is beyond goes with the next one.
+/// Bytes of payloads waiting with them; beyond this, producers wait.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of events and payloads in one flush; what is beyond goes with the next one.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// The keys of the role that writes the log.
@@ -118,6 +120,9 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Packed payload bytes of the jobs.
+    bytes: usize,
+    recent: Recent,
     closed: bool,
     stopped: Option<String>,
     note: Option<Note>,
@@ -147,6 +152,10 @@ impl Shared {
 }
 
 impl Queue {
+    fn is_full(&self) -> bool {
+        self.jobs.len() >= QUEUE_EVENTS_MAX || self.bytes >= QUEUE_BYTES_MAX
+    }
+
     fn is_open(&self) -> Result<(), AppendError> {
         match &self.stopped {
             Some(why) => Err(AppendError::Stopped(why.clone())),
@@ -207,10 +216,11 @@ impl Writer {
         let packed = pack(draft.payload.as_ref(), payload)?;
         let (reply, receiver) = channel();
         let mut queue = self.shared.queue();
-        while queue.jobs.len() >= QUEUE_EVENTS_MAX && queue.is_open().is_ok() {
+        while queue.is_full() && queue.is_open().is_ok() {
             queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         queue.is_open()?;
+        queue.bytes += packed.as_ref().map_or(0, Packed::bytes);
         queue.jobs.push_back(Job { draft, packed, reply });
         self.shared.changed.notify_all();
         Ok(Pending { reply: receiver })
@@ -245,12 +255,21 @@ impl Writer {
         self.publisher.wait().map_err(AppendError::Stopped)
     }
 
-    /// Indices of the events with this request id, ascending, as far as the index has come.
+    /// Indices of the events with this request id, ascending: those that the index knows, and the
+    /// newest ones, which it may not know yet.
     ///
     /// # Errors
-    /// [`IndexError`] when there is no index.
+    /// [`IndexError`] when there is no index and the request is not a recent one.
     pub fn lookup_request(&self, request: &RequestId) -> Result<Vec<u64>, IndexError> {
-        self.index()?.request(request.as_str())
+        let recent = self.shared.queue().recent.request(request.as_str()).to_vec();
+        let mut indices = match self.index().and_then(|index| index.request(request.as_str())) {
+            Err(_) if !recent.is_empty() => Vec::new(),
+            indexed => indexed?,
+        };
+        indices.extend(recent);
+        indices.sort_unstable();
+        indices.dedup();
+        Ok(indices)
     }
 
     /// Indices of the events of a session, ascending, as far as the index has come.
@@ -359,6 +378,7 @@ impl Committer {
             }
             if !queue.jobs.is_empty() {
                 let jobs = std::mem::take(&mut queue.jobs);
+                queue.bytes = 0;
                 self.shared.changed.notify_all();
                 return Some(jobs);
             }
@@ -394,7 +414,11 @@ impl Committer {
 
     fn flush(&mut self, waiting: &mut Vec<(Sender<Result<Appended, AppendError>>, Appended)>) -> Result<(), String> {
         self.engine.flush().map_err(|error| error.to_string())?;
-        self.shared.queue().note = Some(self.engine.note().clone());
+        {
+            let mut queue = self.shared.queue();
+            queue.note = Some(self.engine.note().clone());
+            waiting.iter().for_each(|(_, appended)| queue.recent.add(appended.index, &appended.fields));
+        }
         // Before the replies, so that `publish` covers every append that has returned.
         let tiles = self.engine.take_tiles();
         self.publisher.offer(self.engine.size(), self.engine.note(), tiles);

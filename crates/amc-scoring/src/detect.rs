@@ -156,26 +156,27 @@ impl<'a> Found<'_, 'a, '_> {
     }
 
     fn process_facts(&mut self, opening: &'a EventRecord) {
-        let exit = self.session.records.iter().copied().find_map(|record| match &record.fields {
-            Some(Fields::ProcessExit(exit)) => Some((record, exit.code == Some(0))),
-            _ => None,
-        });
-        match exit {
-            Some((record, clean)) => self.add("session.clean_exit", clean, &[opening, record]),
-            None => self.add("session.clean_exit", false, &[opening]),
-        }
-        let environment = self.session.records.iter().copied().find_map(|record| match &record.fields {
+        let (exits, clean) = self.exits();
+        self.add("session.clean_exit", clean, &[&[opening], exits.as_slice()].concat());
+        let built = self.session.records.iter().copied().filter_map(|record| match &record.fields {
             Some(Fields::EnvironmentBuilt(built)) => Some((record, built)),
             _ => None,
         });
-        match environment {
-            Some((record, built)) => {
-                let clean = !built.passed.iter().any(|name| names_a_secret(name));
-                self.add("session.environment_clean", clean, &[opening, record]);
-            }
-            None => self.add("session.environment_clean", false, &[opening]),
-        }
+        let (records, built): (Vec<_>, Vec<_>) = built.unzip();
+        let leaks = built.iter().any(|built| built.passed.iter().any(|name| names_a_secret(name)));
+        let clean = !built.is_empty() && !leaks;
+        self.add("session.environment_clean", clean, &[&[opening], records.as_slice()].concat());
         self.stream_facts();
+    }
+
+    /// The ends of the session's processes, and whether there is one and all have status 0.
+    fn exits(&self) -> (Vec<&'a EventRecord>, bool) {
+        let exits = self.session.records.iter().copied().filter_map(|record| match &record.fields {
+            Some(Fields::ProcessExit(exit)) => Some((record, exit.code == Some(0))),
+            _ => None,
+        });
+        let (records, clean): (Vec<_>, Vec<bool>) = exits.unzip();
+        (records, !clean.is_empty() && clean.into_iter().all(|clean| clean))
     }
 
     fn stream_facts(&mut self) {
@@ -299,12 +300,9 @@ impl<'a> Found<'_, 'a, '_> {
     /// Until a signed agent configuration names command and artifact, a suite's word is the owner's.
     fn test_facts(&mut self) {
         let opening = self.opening();
-        let exit = self.session.records.iter().copied().find_map(|record| match &record.fields {
-            Some(Fields::ProcessExit(exit)) => Some((record, exit.code == Some(0))),
-            _ => None,
-        });
-        let passed = exit.is_some_and(|(_, clean)| clean) && self.session.outcome == Outcome::Sealed;
-        let records: Vec<_> = [Some(opening), exit.map(|(record, _)| record)].into_iter().flatten().collect();
+        let (exits, clean) = self.exits();
+        let passed = clean && self.session.outcome == Outcome::Sealed;
+        let records = [&[opening], exits.as_slice()].concat();
         self.add_at("test.suite", passed, Tier::SelfReported, &records);
     }
 }

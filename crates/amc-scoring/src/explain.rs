@@ -43,7 +43,7 @@ fn overview(text: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(text, "\n{}: {}", layer.title, level_text(layer.level_bp))?;
         for question in report.questions.iter().filter(|question| question.layer == layer.id) {
             let gap = question.held_back.first().map_or_else(String::new, |gap| {
-                format!("; the next level needs {} {} and has {}", gap.need, gap.what, gap.have)
+                format!("; the next level asks for {}: {} of {}", gap.what, gap.have, gap.need)
             });
             writeln!(text, "  {} {}: {}{gap}", question.final_level, question.id, question.title)?;
         }
@@ -83,7 +83,7 @@ fn one(text: &mut String, report: &Report, question: &QuestionResult) -> std::fm
         writeln!(text, "level {} needs:", question.supported + 1)?;
     }
     for gap in &question.held_back {
-        writeln!(text, "  {} {}, and there are {}", gap.need, gap.what, gap.have)?;
+        writeln!(text, "  {}: {} of {}", gap.what, gap.have, gap.need)?;
         if !gap.facts.is_empty() {
             writeln!(text, "    counted: {}", gap.facts.join(", "))?;
         }

@@ -27,6 +27,7 @@ pub mod report;
 pub mod score;
 pub mod select;
 pub mod sessions;
+mod summary;
 
 pub use bank::{Bank, BankError, SHIPPED_BANK};
 pub use claims::{Claims, ClaimsError, Target, TargetError};

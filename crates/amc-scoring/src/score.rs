@@ -3,24 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use amc_core::kinds::{Fields, KeyPurpose, LogHead, SessionPurpose};
-use amc_core::timestamp::{NS_PER_DAY, to_rfc3339};
+use amc_core::timestamp::to_rfc3339;
 use amc_core::{AgentId, Digest, Finding, FindingCode, RunId, Tier, WorkspaceName, codec};
 use amc_evidence::{EventRecord, VerifiedEvent};
 
-use crate::bank::{Bank, Layer, Tag};
+use crate::bank::{Bank, Tag};
 use crate::caps::Circumstances;
 use crate::claims::{Claims, Target};
 use crate::configs::Configs;
 use crate::detect::{self, Exchange};
-use crate::facts::{Fact, fact_kind};
+use crate::facts::Fact;
 use crate::gate::Standing;
 use crate::integrity::{Counts, integrity, label};
 use crate::report::{
-    ArtifactUse, BankRef, Correlation, DayTiers, EarlierRun, FactSummary, LayerResult, MODEL_CHARS_MAX, MODELS_MAX,
-    ModelUse, QuestionResult, REPORT_VERSION, Report, SessionResult, Status, TargetRef, Upstream,
+    ArtifactUse, BankRef, Correlation, EarlierRun, QuestionResult, REPORT_VERSION, Report, Status, Upstream,
 };
 use crate::select::{Window, clock_span, select_audit, select_evidence};
 use crate::sessions::{Boundary, Outcome, Session, Sessions, Witnessed};
+use crate::summary::{fact_summaries, layers, mean, models, session_result, target_ref, timeline};
 use crate::{SCORER, actions, question};
 
 /// Everything that a score depends on. Nothing else changes a byte of the report.
@@ -254,7 +254,7 @@ impl Run<'_> {
         let missing = self.sessions.missing();
         if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
             let what = format!(
-                "{} of the agent's session numbers are missing or out of order (from {first} to {last}); \
+                "{} or more of the agent's session numbers are missing or out of order (from {first} to {last}); \
                  a run counts every session, so no question goes above level 3",
                 missing.len()
             );
@@ -414,21 +414,6 @@ impl Run<'_> {
     }
 }
 
-fn models(calls: &[Exchange<'_>]) -> Vec<ModelUse> {
-    let cut = |name: &String| name.chars().take(MODEL_CHARS_MAX).collect::<String>();
-    let mut found: BTreeMap<_, u64> = BTreeMap::new();
-    for call in calls {
-        let answered = call.response.and_then(|(_, response)| response.model.as_ref().map(cut));
-        let key = (call.request.provider.clone(), call.request.model.as_ref().map(cut), answered);
-        *found.entry(key).or_default() += 1;
-    }
-    let named = |((provider, asked, answered), calls)| ModelUse { provider, asked, answered, calls };
-    let mut models: Vec<ModelUse> = found.into_iter().map(named).collect();
-    models.sort_by_key(|model| std::cmp::Reverse(model.calls));
-    models.truncate(MODELS_MAX);
-    models
-}
-
 fn signed_after_revocation(
     name: &str,
     origin: &str,
@@ -475,100 +460,9 @@ fn standing(session: &Session<'_>) -> Standing {
     }
 }
 
-fn session_result(session: &Session<'_>) -> SessionResult {
-    let (purpose, reason) = match session.open.purpose {
-        _ if session.outcome == Outcome::Open => (session.open.purpose, "still open and younger than a day"),
-        SessionPurpose::Drill => (SessionPurpose::Drill, "a drill: only assurance facts come from it"),
-        SessionPurpose::Test => (SessionPurpose::Test, "a test: only test facts come from it"),
-        SessionPurpose::Agent if session.outcome.is_failing() => {
-            (SessionPurpose::Agent, "counts as failing: it has no ordinary seal")
-        }
-        SessionPurpose::Agent if !session.cosigned => {
-            (SessionPurpose::Agent, "counts up to level 3: not cosigned within a day of its seal")
-        }
-        SessionPurpose::Agent => (SessionPurpose::Agent, "counts"),
-    };
-    let purpose = match purpose {
-        SessionPurpose::Agent => "agent",
-        SessionPurpose::Test => "test",
-        SessionPurpose::Drill => "drill",
-    };
-    SessionResult {
-        id: session.id,
-        number: session.open.number,
-        purpose: purpose.to_owned(),
-        opened: to_rfc3339(session.open_wall_ns),
-        open_index: session.open_index,
-        seal_index: session.seal_index,
-        outcome: session.outcome.as_str().to_owned(),
-        boundary: session.boundary.as_str().to_owned(),
-        cosigned: session.cosigned,
-        events: session.events(),
-        counted: session.counted(),
-        reason: reason.to_owned(),
-    }
-}
-
-fn target_ref(target: &Target, questions: &[QuestionResult]) -> TargetRef {
-    let missing = questions.iter().map(|question| {
-        let wanted = question.target.unwrap_or(0);
-        u32::from(wanted.saturating_sub(question.final_level)) * 10_000
-    });
-    TargetRef { id: target.id.clone(), sha256: target.sha256, distance_bp: missing.sum() }
-}
-
-fn layers(questions: &[QuestionResult]) -> Vec<LayerResult> {
-    let of = |layer: Layer| {
-        let own = || questions.iter().filter(move |question| question.layer == layer.id());
-        LayerResult {
-            id: layer.id().to_owned(),
-            title: layer.title().to_owned(),
-            level_bp: mean(own().map(|question| question.value_bp)),
-            raw_bp: mean(own().map(|question| u32::from(question.final_level) * 10_000)),
-        }
-    };
-    Layer::ALL.into_iter().map(of).collect()
-}
-
-fn fact_summaries(facts: &[Fact]) -> Vec<FactSummary> {
-    // Facts are sorted, so those of one id stand together.
-    let groups = facts.chunk_by(|a, b| a.id == b.id);
-    let summary = |group: &[Fact]| FactSummary {
-        fact: group[0].id.to_owned(),
-        detector: fact_kind(group[0].id).map_or(0, |kind| kind.detector),
-        pass: group.iter().filter(|fact| fact.pass).count() as u64,
-        fail: group.iter().filter(|fact| !fact.pass).count() as u64,
-        sessions: group.iter().map(|fact| fact.session).collect::<BTreeSet<_>>().len() as u64,
-        days: group.iter().map(|fact| fact.day).collect::<BTreeSet<_>>().len() as u64,
-        best_tier: group.iter().map(|fact| fact.tier).max().unwrap_or(Tier::SelfReported),
-    };
-    groups.map(summary).collect()
-}
-
-fn timeline(facts: &[Fact]) -> Vec<DayTiers> {
-    let mut days: BTreeMap<i64, [u64; 4]> = BTreeMap::new();
-    for fact in facts {
-        days.entry(fact.day).or_default()[usize::from(fact.tier.code())] += 1;
-    }
-    let line = |(day, [self_reported, attested, observed, observed_hardened]): (i64, [u64; 4])| DayTiers {
-        day: to_rfc3339(day.saturating_mul(NS_PER_DAY)).chars().take(10).collect(),
-        observed_hardened,
-        observed,
-        attested,
-        self_reported,
-    };
-    days.into_iter().map(line).collect()
-}
-
 /// Findings stand worst first, then by code, then by place with indices as numbers.
 fn order(finding: &Finding) -> (std::cmp::Reverse<amc_core::Severity>, FindingCode, &str, u64, &str) {
     let (place, index) = finding.subject.split_once('#').unwrap_or((&finding.subject, "0"));
     let index = index.parse().unwrap_or(u64::MAX);
     (std::cmp::Reverse(finding.severity), finding.code, place, index, &finding.message)
-}
-
-/// Mean, rounded down; 0 of nothing.
-fn mean(values: impl Iterator<Item = u32>) -> u32 {
-    let (sum, count) = values.fold((0u64, 0u64), |(sum, count), value| (sum + u64::from(value), count + 1));
-    sum.checked_div(count).and_then(|mean| u32::try_from(mean).ok()).unwrap_or(0)
 }

@@ -223,10 +223,10 @@ impl<'a> Sessions<'a> {
     pub fn missing(&self) -> Vec<u64> {
         let Some(first) = self.list.first() else {
             let last = self.head.map_or(0, |(_, head)| head.last_number);
-            return (self.before + 1..=last).take(MISSING_MAX).collect();
+            return (self.before.saturating_add(1)..=last).take(MISSING_MAX).collect();
         };
         let have: BTreeSet<u64> = self.list.iter().map(|session| session.open.number).collect();
-        let from = if self.before_known { self.before + 1 } else { 1 };
+        let from = if self.before_known { self.before.saturating_add(1) } else { 1 };
         let last = have.last().copied().unwrap_or(0).max(self.head.map_or(0, |(_, head)| head.last_number));
         let out_of_order = self.list.windows(2).any(|pair| pair[0].open.number >= pair[1].open.number);
         let gaps = (from..=last).filter(|number| !have.contains(number));

@@ -386,8 +386,9 @@ mod tests {
 
     #[test]
     fn every_key_of_a_policy_is_a_rule_in_every_decision() {
-        let value = serde_json::to_value(GatePolicy::default()).expect("serialises");
+        let value = serde_json::to_value(&signed(STRICT).policy).expect("serialises");
         let keys = value.as_object().expect("an object").keys();
+        assert_eq!(keys.len(), 15, "STRICT sets every key that can be left out");
         for policy in ["{}", STRICT, r#"{"assurance": {"a": 1, "b": 2}}"#] {
             let decision = decide(&BundleVerdict::assumed(ideal()), &signed(policy), NOW_NS);
             for key in keys.clone() {

@@ -21,10 +21,13 @@ pub const MIN_WINDOW_DAYS: u32 = 14;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct GatePolicy {
     /// The only agent whose runs pass.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<AgentId>,
     /// Least IntegrityIndex, in basis points.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub min_integrity_bp: Option<u32>,
     /// Least overall value, in basis points of a level.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub min_overall_bp: Option<u32>,
     /// Least value per layer, in basis points of a level, by the layer's id.
     #[serde(deserialize_with = "unique_keys")]
@@ -36,14 +39,17 @@ pub struct GatePolicy {
     /// Always true; a policy that says false is refused.
     pub require_status_valid: bool,
     /// Most hours since the run was recorded.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub max_age_hours: Option<u32>,
     /// Most hours since the end of the run's window.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub max_as_of_age_hours: Option<u32>,
     /// Least length of the window in days; 14 unless said.
     pub min_window_days: u32,
     /// Digests of the banks that count; the shipped ones unless said.
     pub allowed_banks: BTreeSet<Digest>,
     /// Origins that the agent's calls may have gone to; all unless said.
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub allowed_upstreams: Option<BTreeSet<Origin>>,
     /// Least score per assurance pack, in basis points.
     #[serde(deserialize_with = "unique_keys")]
@@ -195,6 +201,11 @@ impl Check<PolicyFile<'_>> for PolicyTrust<'_> {
     }
 }
 
+/// A key that is there has a value: null is an error, not the same as leaving it out.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// A map in which a second entry under one key is an error instead of the one that counts.
 fn unique_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u32>, D::Error> {
     struct Unique;
@@ -245,6 +256,8 @@ mod tests {
             ("unknown key", r#"{"minOveralBp":1}"#),
             ("status false", r#"{"requireStatusValid":false}"#),
             ("status null", r#"{"requireStatusValid":null}"#),
+            ("null for a number", r#"{"minOverallBp":null}"#),
+            ("null for the agent", r#"{"agentId":null}"#),
             ("repeated key", r#"{"minOverallBp":50000,"minOverallBp":0}"#),
             ("repeated layer", r#"{"minLayerBp":{"a":50000,"a":0}}"#),
             ("negative minimum", r#"{"minOverallBp":-1}"#),

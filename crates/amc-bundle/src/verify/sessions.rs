@@ -4,8 +4,10 @@
 //! seal describes its session's events, and `agent_head` names the newest session. A bundle must
 //! agree with it.
 
+use std::collections::BTreeSet;
+
 use amc_core::kinds::{AgentHead, Fields, SessionOpen};
-use amc_core::{AgentId, Finding, FindingCode};
+use amc_core::{AgentId, Finding, FindingCode, SessionId};
 use amc_evidence::{SessionRules, VerifiedEvent};
 
 use super::logs::LogEvents;
@@ -13,6 +15,7 @@ use super::logs::LogEvents;
 /// Checks all of it.
 pub(super) fn check(log: &LogEvents, agent: &AgentId, findings: &mut Vec<Finding>) {
     let mut rules = SessionRules::part_of_log();
+    let mut known = BTreeSet::new();
     for record in &log.events {
         let event = &record.event;
         let subject = log.subject(event.index);
@@ -21,12 +24,31 @@ pub(super) fn check(log: &LogEvents, agent: &AgentId, findings: &mut Vec<Finding
             findings.push(Finding::error(FindingCode::BundleMemberMismatch, subject, what));
             continue;
         }
-        // Heads may name sessions before the first one here; they have a check of their own below.
-        if !matches!(record.fields, Some(Fields::AgentHead(_))) {
-            findings.extend(rules.apply(&subject, event, record.fields.as_ref(), record.hash));
+        match (&record.fields, event.session) {
+            // Heads may name sessions before the first one here, so they have checks of their own.
+            (Some(Fields::AgentHead(head)), None) => check_open(&subject, head, &rules, &known, findings),
+            (fields, session) => {
+                known.extend(session);
+                findings.extend(rules.apply(&subject, event, fields.as_ref(), record.hash));
+            }
         }
     }
     check_head(log, findings);
+}
+
+/// Of the sessions that are here, a head lists exactly those that are open where it stands.
+fn check_open(
+    subject: &str,
+    head: &AgentHead,
+    rules: &SessionRules,
+    known: &BTreeSet<SessionId>,
+    findings: &mut Vec<Finding>,
+) {
+    let listed = head.open_sessions.iter().filter(|id| known.contains(id));
+    if !listed.eq(rules.open().keys()) {
+        let what = "the head does not list the sessions that are open where it stands";
+        findings.push(Finding::error(FindingCode::SessionGap, subject, what));
+    }
 }
 
 fn opening(record: &VerifiedEvent) -> Option<(&VerifiedEvent, &SessionOpen)> {

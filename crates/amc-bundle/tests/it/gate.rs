@@ -1,8 +1,11 @@
 //! The gate on real bundles: who may sign a policy, and what a missing piece does.
 
 use amc_bundle::gate::{PolicyFile, PolicyTrust, SignedPolicy, pinned_policy_keys};
-use amc_bundle::{Decision, GateDecision, PolicyError, decide};
+use amc_bundle::{Decision, GateDecision, GatePolicy, PolicyError, decide};
+use amc_core::FindingCode;
 use amc_crypto::{PublicKey, Unverified, Verified};
+
+use serde_json::{Value, json};
 
 use crate::world::{DAY, Key, Keys, Plan, S, World, verify};
 
@@ -106,4 +109,33 @@ fn a_policy_counts_only_under_a_trusted_signature() {
         let error = check(bad, Some(&signature), &pinned, None);
         assert!(matches!(error, Err(PolicyError::Json(_) | PolicyError::Content(_))), "{bad}");
     }
+}
+
+#[test]
+fn schema_page_and_reader_agree() {
+    let schema: Value =
+        serde_json::from_str(include_str!("../../../../docs/formats/gate-policy.schema.json")).expect("JSON");
+    let page = include_str!("../../../../docs/formats/gate-policy.md");
+    let example = page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    assert!(GatePolicy::parse(example.as_bytes()).is_ok(), "the page's example parses");
+    let properties = schema["properties"].as_object().expect("properties");
+    assert_eq!(properties.len(), 15);
+    for (key, property) in properties {
+        assert!(page.contains(&format!("| `{key}` |")), "{key} is on the page");
+        let value = match (&property["type"], &property["const"]) {
+            (_, Value::Bool(true)) => json!(true),
+            (Value::String(kind), _) => match kind.as_str() {
+                "string" => json!("alpha"),
+                "boolean" => json!(false),
+                "integer" => json!(1),
+                "object" => json!({"a": 1}),
+                _ => json!([]),
+            },
+            other => panic!("{key}: {other:?}"),
+        };
+        assert!(GatePolicy::parse(json!({ key: value }).to_string().as_bytes()).is_ok(), "{key}");
+        assert!(GatePolicy::parse(json!({ key: null }).to_string().as_bytes()).is_err(), "{key}: null");
+    }
+    let codes: Vec<&str> = FindingCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(properties["forbidFindings"]["items"]["enum"], json!(codes));
 }

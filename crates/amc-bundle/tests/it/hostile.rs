@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::process::Command;
 
 use amc_bundle::archive::{ArchiveError, ArchiveReader, BLOCK_BYTES, MEMBERS_MAX};
 use amc_bundle::member;
@@ -338,25 +337,4 @@ fn inspect_shows_and_believes_nothing() {
     assert_eq!(shown.report.as_ref(), Some(&world.report));
     assert_eq!(shown.bytes, bundle.len() as u64);
     assert!(amc_bundle::inspect(&bundle[..bundle.len() - 1]).is_err());
-}
-
-#[test]
-fn pythons_tarfile_lists_the_same_members() {
-    let script = "import sys, tarfile, hashlib, io\n\
-                  data = sys.stdin.buffer.read()\n\
-                  for m in tarfile.open(fileobj=io.BytesIO(data), mode='r:'):\n\
-                  \x20   assert m.isreg() and m.mode == 0o644 and m.uid == m.gid == m.mtime == 0, m\n\
-                  \x20   print(m.name, m.size)\n";
-    let (_, bundle) = small();
-    let mut python = Command::new("python3")
-        .args(["-c", script])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("python3 is there: the tests of the archive need its standard library");
-    std::io::Write::write_all(&mut python.stdin.take().expect("piped"), &bundle).expect("python reads");
-    let output = python.wait_with_output().expect("python ends");
-    assert!(output.status.success());
-    let wanted: String = layout(&bundle).iter().map(|(name, _, size)| format!("{name} {size}\n")).collect();
-    assert_eq!(String::from_utf8(output.stdout).expect("text"), wanted);
 }

@@ -2,7 +2,7 @@
 
 use amc_bundle::manifest::Payloads;
 use amc_bundle::member;
-use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, Role};
+use amc_core::kinds::{AgentHead, Fields, KeyPurpose, KeyRevoked, Role};
 use amc_core::{Digest, FindingCode as Code};
 use amc_crypto::{Note, TrustPolicy};
 use amc_evidence::{Draft, VerifiedEvent};
@@ -496,4 +496,33 @@ fn a_strangers_bundle_throughout_is_consistent_and_refused() {
     // A policy that pins both still tells the logs apart: same names cannot be pinned twice.
     let both = format!("{}{}", world.keys.policy_text().replace("quorum roles\n", ""), stranger.keys.policy_text());
     assert!(TrustPolicy::parse(both.as_bytes()).is_err());
+}
+
+#[test]
+fn a_head_that_the_sessions_do_not_agree_with_is_refused() {
+    type Change = fn(&mut AgentHead);
+    let cases: [(&str, Change); 3] = [
+        ("one session more", |head| head.last_number += 1),
+        ("another opening", |head| head.last_open_hash = Digest([4; 32])),
+        ("a sealed session as open", |head| head.open_sessions.push(head_session())),
+    ];
+    for (name, change) in cases {
+        let (keys, mut evidence, audit) = World::logs(Plan::default());
+        let newest = evidence.events.iter().rev().find_map(|record| match &record.fields {
+            Some(Fields::AgentHead(head)) if record.event.agent == Some(world::agent()) => Some(head.clone()),
+            _ => None,
+        });
+        let mut head = newest.expect("appended after every seal");
+        change(&mut head);
+        let draft = Draft { agent: Some(world::agent()), ..Draft::new(amc_core::Tier::Observed, head) };
+        let (_, findings) = evidence.append_anything(draft);
+        assert!(!findings.is_empty(), "{name}: the whole log tells as well");
+        let world = World::run(keys, evidence, audit, 2, Aims::default());
+        refused(name, &world.export(), &world.keys.policy(), Code::SessionGap);
+    }
+}
+
+/// The id of the agent's last session in every world of three days.
+fn head_session() -> amc_core::SessionId {
+    World::new().report.sessions.last().expect("three").id
 }

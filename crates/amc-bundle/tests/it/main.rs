@@ -4,4 +4,6 @@ mod gate;
 mod good;
 mod hostile;
 mod lies;
+mod logs;
+mod outside;
 mod world;

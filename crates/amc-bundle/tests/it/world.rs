@@ -11,217 +11,23 @@ use amc_bundle::{
 };
 use amc_core::kinds::{
     CallOutcome, CheckpointCosigned, ConfigLoaded, ConfigSigned, ConfigState, Dialect, EnvironmentBuilt, Fields,
-    GatewayStarted, Isolation, LlmRequest, LlmResponse, LogOpened, ProcessExit, ProcessOutput, Role, RunRecorded,
-    SessionChannel, SessionOutcome, SessionPurpose, Stream, Usage,
+    GatewayStarted, Isolation, LlmRequest, LlmResponse, ProcessExit, ProcessOutput, Role, RunRecorded, SessionChannel,
+    SessionOutcome, SessionPurpose, Stream, Usage,
 };
-use amc_core::{AgentId, Digest, FindingCode, Instant, LeaseId, SOFTWARE, SessionId, Tier, WorkspaceName};
-use amc_crypto::config::{self, ConfigPredicate};
-use amc_crypto::dsse::{self, Envelope};
+use amc_core::{AgentId, Digest, FindingCode, LeaseId, SOFTWARE, SessionId, Tier};
+use amc_crypto::dsse::Envelope;
 use amc_crypto::merkle::{MemoryTree, multiproof};
-use amc_crypto::note::{self, KeyKind, NoteSignature};
-use amc_crypto::signer::{SignError, StatementSigner, event_message};
-use amc_crypto::{Note, PredicateType, PublicKey, Signature, Statement, Subject, TrustPolicy, Unverified, VerifierKey};
-use amc_evidence::{
-    Content, Draft, Event, EventTrust, KeyHistory, LogState, PayloadRef, SessionPlan, SignedEvent, VerifiedEvent,
-};
+use amc_crypto::{Note, PredicateType, Statement, Subject, TrustPolicy};
+use amc_evidence::{Content, Draft, Event, SessionPlan, VerifiedEvent};
 use amc_scoring::{Bank, Claims, Report, SHIPPED_BANK, ScoreInput, Target, score};
-use ed25519_dalek::{Signer, SigningKey};
+
+pub(crate) use crate::logs::{Key, Keys, Log, sign_event};
 
 pub(crate) const S: i64 = 1_000_000_000;
 pub(crate) const DAY: i64 = 86_400 * S;
 /// 2026-03-01T00:00:00Z
 pub(crate) const T0: i64 = 1_772_323_200 * S;
 pub(crate) const BOOT: [u8; 16] = [7; 16];
-
-/// A key that signs statements.
-pub(crate) struct Key(pub(crate) SigningKey);
-
-impl Key {
-    pub(crate) fn new(seed: u8) -> Self {
-        Key(SigningKey::from_bytes(&[seed; 32]))
-    }
-
-    pub(crate) fn public(&self) -> PublicKey {
-        PublicKey::from_bytes(&self.0.verifying_key().to_bytes()).expect("a good key")
-    }
-
-    pub(crate) fn sign(&self, message: &[u8]) -> Signature {
-        Signature(self.0.sign(message).to_bytes())
-    }
-
-    pub(crate) fn envelope(&self, statement: &Statement) -> Envelope {
-        let payload = statement.to_json();
-        Envelope::new(&payload, self.public(), &self.sign(&dsse::pae(dsse::PAYLOAD_TYPE, &payload)))
-    }
-
-    pub(crate) fn config_sig(&self, path: &str, version: u64, agent: Option<&AgentId>, bytes: &[u8]) -> Vec<u8> {
-        let predicate = ConfigPredicate { path: path.into(), version, agent: agent.cloned() };
-        self.envelope(&config::statement(&predicate, amc_crypto::sha256(bytes))).to_json().into_bytes()
-    }
-}
-
-impl StatementSigner for Key {
-    fn public_key(&self) -> PublicKey {
-        self.public()
-    }
-
-    fn sign_statement(&self, statement: &Statement) -> Result<Envelope, SignError> {
-        Ok(self.envelope(statement))
-    }
-}
-
-/// The four keys of a workspace.
-pub(crate) struct Keys {
-    pub(crate) name: WorkspaceName,
-    pub(crate) monitor: Key,
-    pub(crate) monitor_witness: Key,
-    pub(crate) auditor: Key,
-    pub(crate) auditor_witness: Key,
-}
-
-impl Keys {
-    pub(crate) fn new(name: &str, seed: u8) -> Self {
-        Keys {
-            name: WorkspaceName::new(name).expect("a name"),
-            monitor: Key::new(seed),
-            monitor_witness: Key::new(seed + 1),
-            auditor: Key::new(seed + 2),
-            auditor_witness: Key::new(seed + 3),
-        }
-    }
-
-    pub(crate) fn origin(&self, role: Role) -> String {
-        format!("{}/{}", self.name, role.log_name())
-    }
-
-    fn log_key(&self, role: Role) -> &Key {
-        match role {
-            Role::Monitor => &self.monitor,
-            Role::Auditor => &self.auditor,
-        }
-    }
-
-    fn witness_key(&self, role: Role) -> &Key {
-        match role {
-            Role::Monitor => &self.monitor_witness,
-            Role::Auditor => &self.auditor_witness,
-        }
-    }
-
-    pub(crate) fn log_vkey(&self, role: Role) -> VerifierKey {
-        VerifierKey::new(self.origin(role), KeyKind::Ed25519, self.log_key(role).public()).expect("a vkey")
-    }
-
-    pub(crate) fn witness_vkey(&self, role: Role) -> VerifierKey {
-        let name = format!("{}/{role}-witness", self.name);
-        VerifierKey::new(name, KeyKind::Cosignature, self.witness_key(role).public()).expect("a vkey")
-    }
-
-    pub(crate) fn policy_text(&self) -> String {
-        let roles = [Role::Monitor, Role::Auditor];
-        TrustPolicy::for_roles(
-            &roles.map(|role| self.log_vkey(role)),
-            &roles.map(|role| (role, self.witness_vkey(role))),
-        )
-    }
-
-    pub(crate) fn policy(&self) -> TrustPolicy {
-        TrustPolicy::parse(self.policy_text().as_bytes()).expect("a policy")
-    }
-
-    pub(crate) fn note(&self, role: Role, log: &Log) -> Note {
-        let text = log.state.checkpoint().text();
-        let bytes = self.log_key(role).sign(text.as_bytes()).0.to_vec();
-        let vkey = self.log_vkey(role);
-        Note::new(text, vec![NoteSignature { name: vkey.name().into(), key_id: vkey.key_id(), bytes }])
-    }
-
-    pub(crate) fn cosign(&self, witness: Role, note: &mut Note, time_s: u64) {
-        let signature = self.witness_key(witness).sign(&note::cosignature_message(note.text(), time_s));
-        let bytes = [time_s.to_be_bytes().as_slice(), &signature.0].concat();
-        let vkey = self.witness_vkey(witness);
-        note.push(NoteSignature { name: vkey.name().into(), key_id: vkey.key_id(), bytes });
-    }
-}
-
-/// A log with its events and its tree.
-pub(crate) struct Log {
-    pub(crate) state: LogState,
-    pub(crate) events: Vec<VerifiedEvent>,
-    pub(crate) tree: MemoryTree,
-    pub(crate) payloads: BTreeMap<Digest, Vec<u8>>,
-    key: SigningKey,
-    now_ns: i64,
-}
-
-impl Log {
-    pub(crate) fn open(keys: &Keys, role: Role, now_ns: i64) -> Self {
-        let origin = keys.origin(role);
-        let mut log = Log {
-            state: LogState::new(&origin),
-            events: Vec::new(),
-            tree: MemoryTree::default(),
-            payloads: BTreeMap::new(),
-            key: keys.log_key(role).0.clone(),
-            now_ns,
-        };
-        let opened = LogOpened {
-            origin,
-            role,
-            log_public: keys.log_key(role).public().to_digest(),
-            witness_public: keys.witness_key(role).public().to_digest(),
-            software: SOFTWARE.into(),
-            predecessor: None,
-        };
-        log.append(Draft::new(Tier::Observed, opened));
-        log
-    }
-
-    /// Moves the log's clock.
-    pub(crate) fn at(&mut self, now_ns: i64) -> &mut Self {
-        assert!(now_ns >= self.now_ns, "time goes forward");
-        self.now_ns = now_ns;
-        self
-    }
-
-    pub(crate) fn now_ns(&self) -> i64 {
-        self.now_ns
-    }
-
-    pub(crate) fn append(&mut self, draft: Draft) -> u64 {
-        self.now_ns += S / 100;
-        let boot_ns = u64::try_from(self.now_ns - T0 + 1_000 * DAY).expect("after boot");
-        let now = Instant { wall_ns: self.now_ns, boot_ns, boot_id: BOOT };
-        let event = self.state.build(draft, &now).expect("fits the log");
-        self.take(&event)
-    }
-
-    pub(crate) fn append_payload(&mut self, draft: Draft, bytes: &[u8]) -> u64 {
-        self.payloads.insert(amc_crypto::sha256(bytes), bytes.to_vec());
-        self.append(draft.with_payload(PayloadRef::full(bytes, "text/plain")))
-    }
-
-    fn take(&mut self, event: &Event) -> u64 {
-        let signed = sign_event(&self.key, self.state.origin(), event);
-        let public = PublicKey::from_bytes(&self.key.verifying_key().to_bytes()).expect("a good key");
-        let keys = KeyHistory::pinned(public);
-        let record = Unverified::new(signed)
-            .verify(&EventTrust { origin: self.state.origin(), keys: &keys })
-            .expect("just signed");
-        let findings = self.state.apply(&record.event, record.fields.as_ref(), record.hash);
-        assert_eq!(findings, [], "the log keeps its rules");
-        self.tree.push(record.hash);
-        let index = record.event.index;
-        self.events.push(record);
-        index
-    }
-}
-
-pub(crate) fn sign_event(key: &SigningKey, origin: &str, event: &Event) -> SignedEvent {
-    let body = event.encode();
-    let hash = amc_crypto::leaf_hash(&body);
-    SignedEvent { body, signature: Signature(key.sign(&event_message(origin, &hash)).to_bytes()) }
-}
 
 pub(crate) fn agent() -> AgentId {
     AgentId::new("alpha").expect("an id")
@@ -237,7 +43,7 @@ fn lease() -> LeaseId {
 
 /// One whole session with a call, some output and a seal, and the head after it.
 pub(crate) fn session(log: &mut Log, agent: &AgentId, seed: u8) -> SessionId {
-    let id = SessionId::from_parts(u64::try_from(log.now_ns / 1_000_000).expect("positive"), [seed; 10]);
+    let id = SessionId::from_parts(u64::try_from(log.now_ns() / 1_000_000).expect("positive"), [seed; 10]);
     let tier = Tier::Observed;
     let plan = SessionPlan {
         purpose: SessionPurpose::Agent,

@@ -129,3 +129,15 @@ async fn a_stream_ends_with_its_receipt_for_clients_that_read_trailers() {
         }
     }
 }
+
+#[test]
+fn the_receipt_in_the_format_page_verifies() {
+    let page = include_str!("../../../../docs/formats/receipts.md");
+    let receipt = page.lines().map(str::trim).find(|line| line.starts_with("eyJ")).unwrap();
+    assert!(page.lines().any(|line| line.trim() == MONITOR_KEY));
+    let claims = verified(receipt);
+    assert_eq!((claims.event_index, claims.body_sha256), (7, sha256(b"{\"answer\":42}")));
+    for name in serde_json::to_value(&claims).unwrap().as_object().unwrap().keys() {
+        assert!(page.contains(&format!("| `{name}` |")), "the page does not describe {name}");
+    }
+}

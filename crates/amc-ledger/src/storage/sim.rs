@@ -35,6 +35,8 @@ struct Machine {
     fault: Option<(u64, Fault)>,
     down: bool,
     locked: bool,
+    /// Bytes that fit, contents and reservations together.
+    capacity: usize,
     /// What was done, for messages.
     pub(crate) trace: Vec<String>,
 }
@@ -43,6 +45,8 @@ struct Machine {
 struct Inode {
     content: Vec<u8>,
     durable: Vec<u8>,
+    /// Room that was taken ahead.
+    reserved: usize,
     /// Sectors and lengths that changed since the last flush.
     pending: Vec<Change>,
 }
@@ -70,6 +74,7 @@ impl Sim {
             fault: None,
             down: false,
             locked: false,
+            capacity: usize::MAX,
             trace: Vec::new(),
         })))
     }
@@ -97,6 +102,16 @@ impl Sim {
     /// Whether the fault has happened.
     pub(crate) fn is_down(&self) -> bool {
         self.machine().down
+    }
+
+    /// Bytes that are taken now.
+    pub(crate) fn used(&self) -> usize {
+        self.machine().used()
+    }
+
+    /// Makes the disk this small or large.
+    pub(crate) fn set_capacity(&self, bytes: usize) {
+        self.machine().capacity = bytes;
     }
 
     pub(crate) fn clear_fault(&self) {
@@ -131,6 +146,7 @@ impl Sim {
             fault: None,
             down: false,
             locked: false,
+            capacity: usize::MAX,
             trace: Vec::new(),
         })))
     }
@@ -148,6 +164,7 @@ impl Sim {
             fault: None,
             down: false,
             locked: false,
+            capacity: usize::MAX,
             trace: Vec::new(),
         })))
     }
@@ -237,6 +254,20 @@ impl Machine {
             Some((at, Fault::Fail(kind))) if at == number => Err(io::Error::new(kind, "simulated")),
             _ => Ok(()),
         }
+    }
+
+    fn used(&self) -> usize {
+        let named: std::collections::BTreeSet<usize> = self.names.values().copied().collect();
+        named.into_iter().map(|inode| self.inodes[inode].content.len().max(self.inodes[inode].reserved)).sum()
+    }
+
+    /// Whether a file may grow to this end; reserved room is its own.
+    fn fits(&self, inode: usize, end: usize) -> io::Result<()> {
+        let own = self.inodes[inode].content.len().max(self.inodes[inode].reserved);
+        if end > own && self.capacity < usize::MAX && end - own > self.capacity.saturating_sub(self.used()) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 
     fn inode(&self, path: &str) -> io::Result<usize> {
@@ -358,6 +389,7 @@ impl StoredFile for SimFile {
         let mut machine = self.sim.machine();
         let offset = usize::try_from(offset).expect("small files");
         let was_down = machine.down;
+        machine.fits(self.inode, offset + bytes.len())?;
         let fault = machine.change(&format!("write {}+{offset} {} bytes", self.path, bytes.len()));
         // A write that fails, or during which power is lost, may have got anywhere.
         let done = match &fault {
@@ -395,7 +427,13 @@ impl StoredFile for SimFile {
         Ok(())
     }
 
-    fn reserve(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        self.sim.machine().change(&format!("reserve {}", self.path))
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut machine = self.sim.machine();
+        machine.change(&format!("reserve {}", self.path))?;
+        let end = usize::try_from(offset + len).expect("small files");
+        machine.fits(self.inode, end)?;
+        let inode = &mut machine.inodes[self.inode];
+        inode.reserved = inode.reserved.max(end);
+        Ok(())
     }
 }

@@ -439,21 +439,30 @@ fn tile_changed_or_gone() {
 #[test]
 fn snapshot_that_is_not_the_state() {
     let log = Log::with_segments(4 << 10, 4);
-    let name = log.files().names("segments").expect("lists").pop().expect("has some");
-    let first: u64 = name.trim_end_matches(".seg").parse().expect("a number");
-    // The state of an empty log at the head of a later segment, framed without fault.
-    let path = log.path("segments").join(&name);
-    let head = crate::engine::head_of(&crate::snapshot::Snapshot::empty(ORIGIN, log.key.public()));
-    let mut bytes = crate::frame::SegmentHeader { first_index: first, origin: amc_crypto::sha256(ORIGIN.as_bytes()) }
-        .encode()
-        .to_vec();
-    let snapshot = head[64 + 24..].to_vec();
-    crate::frame::Frame::Snapshot(snapshot).encode(first, 0, &mut bytes);
-    let end = crate::frame::FlushEnd { batch_start: 0, pack: 0, pack_len: 0, note: log.note() };
-    crate::frame::Frame::Checkpoint(end).encode(first, 0, &mut bytes);
-    fs::write(path, bytes).expect("writes");
+    let name = log.replace_snapshot(|bytes| {
+        // The boot id of the clock reading that the state goes on from.
+        let at = bytes.windows(16).position(|window| window == [7; 16]).expect("stands there");
+        bytes[at] ^= 1;
+    });
     found(&log.verify(|_| {}), FindingCode::EventHashMismatch, &name);
-    assert!(log.refusal().is_some());
+    let log = Log::with_segments(4 << 10, 4);
+    let name = log.replace_snapshot(|bytes| bytes.truncate(40));
+    found(&log.verify(|_| {}), FindingCode::EventHashMismatch, &name);
+    assert_eq!(log.refusal(), Some(FindingCode::EventHashMismatch));
+}
+
+#[test]
+fn snapshot_of_another_release_is_passed_over() {
+    let log = Log::with_segments(4 << 10, 4);
+    let root = log.checkpoint().root;
+    log.replace_snapshot(|bytes| bytes[0] = 200);
+    assert!(log.verify(|_| {}).findings.is_empty());
+    let tree = crate::LogReader::open(&log.dir()).expect("opens").tree().expect("reads");
+    let size = log.checkpoint().size;
+    assert_eq!(amc_crypto::merkle::root_at(&tree, size).expect("reads"), root);
+    assert_eq!(log.refusal(), None);
+    log.write_sessions(20, 3, 4 << 10);
+    assert!(log.verify(|_| {}).is_good());
 }
 
 #[test]

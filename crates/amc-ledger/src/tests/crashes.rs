@@ -262,6 +262,37 @@ fn producers_that_wait_hear_of_a_crash() {
     }
 }
 
+#[test]
+fn a_full_disk_still_takes_the_record_of_the_loss() {
+    let key = TestKey::new(1, ORIGIN);
+    let sim = fresh(5, &key);
+    let writer = Writer::start(&files(&sim), hands(&key), None).expect("opens");
+    let mut done = Acknowledged::new();
+    let opening = writer.append(open_session(session(1)), None).expect("appends");
+    done.insert(opening.index, opening.hash);
+    writer.publish().expect("publishes");
+    sim.set_capacity(sim.used() + 4096);
+    let refused = (0..200u8).find_map(|at| {
+        let (draft, bytes) = output(session(1), &[at, 1, 2]);
+        match writer.append(draft, bytes) {
+            Ok(appended) => {
+                done.insert(appended.index, appended.hash);
+                None
+            }
+            Err(error) => Some(error),
+        }
+    });
+    assert!(matches!(refused, Some(AppendError::Stopped(_))), "the disk gets full: {refused:?}");
+    drop(writer);
+    sim.set_capacity(sim.used());
+    assert!(recovery::open(&files(&sim), hands(&key)).is_err(), "nothing more can be published on this disk");
+    let report = verify_sim(&sim, &key);
+    assert_eq!(codes(&report), Vec::<&str>::new());
+    assert!(report.open_sessions.is_empty(), "that the session broke off is on the disk");
+    sim.set_capacity(usize::MAX);
+    survives(&sim, &key, &done, "with room again");
+}
+
 /// Set for the process that a test starts to be killed.
 const VICTIM: &str = "AMC_LEDGER_TEST_VICTIM";
 

@@ -12,7 +12,7 @@ use amc_evidence::{Event, SignedEvent};
 
 use super::{ORIGIN, TestClock, TestKey, open_session, opened, output, seal, session};
 use crate::engine::{CHECKPOINT_FILE, Hands, head_of};
-use crate::frame::{FlushEnd, Frame, segment_path};
+use crate::frame::{Cursor, FlushEnd, Frame, SegmentHeader, segment_path};
 use crate::payload::pack;
 use crate::reader::{LogReader, PayloadLocation};
 use crate::snapshot::Snapshot;
@@ -124,6 +124,24 @@ impl Log {
         Frame::Checkpoint(end).encode(0, 0, &mut bytes);
         std::fs::write(self.path(&segment_path(0)), bytes).expect("writes");
         self.write_checkpoint(note);
+    }
+
+    /// Changes the snapshot of the newest segment and frames everything in it anew; gives its name.
+    pub(super) fn replace_snapshot(&self, change: impl FnOnce(&mut Vec<u8>)) -> String {
+        let name = self.files().names("segments").expect("lists").pop().expect("has some");
+        let path = format!("segments/{name}");
+        let first_index: u64 = name.trim_end_matches(".seg").parse().expect("a number");
+        let file = self.files().open(&path).expect("opens").expect("is there");
+        let mut bytes = SegmentHeader::read(&file).expect("reads").encode().to_vec();
+        let mut cursor = Cursor::new(file, first_index);
+        let Some(Frame::Snapshot(mut snapshot)) = cursor.next().expect("reads") else { panic!("it begins so") };
+        change(&mut snapshot);
+        Frame::Snapshot(snapshot).encode(first_index, 0, &mut bytes);
+        while let Some(frame) = cursor.next().expect("reads") {
+            frame.encode(first_index, 0, &mut bytes);
+        }
+        std::fs::write(self.path(&path), bytes).expect("writes");
+        name
     }
 
     pub(super) fn write_checkpoint(&self, note: &Note) {

@@ -251,7 +251,8 @@ fn the_index_follows_and_is_rebuilt() {
     let appended = writer.append(Draft::in_session(agent(), session(2), Tier::Observed, call), None).expect("appends");
     writer.append(seal(session(2)), None).expect("seals");
     let size = writer.with_state(amc_evidence::LogState::size);
-    writer.close().expect("closes: the index has caught up");
+    assert_eq!(writer.lookup_request(&request).expect("looks up"), [appended.index], "known at once");
+    writer.close().expect("closes");
     for round in ["kept", "rebuilt"] {
         if round == "rebuilt" {
             std::fs::remove_dir_all(log.dir.path().join("index")).expect("removes");
@@ -322,4 +323,42 @@ fn the_sealed_fixture_of_version_1_still_verifies() {
     assert!(payloads[299].starts_with(b"piece 1 299 text "));
     let root = "5e63bc21a4cae580fe1ffdb8066b3483f5929b2a51588df86229be1d3645be3b";
     assert_eq!(report.head.root.to_string(), root);
+}
+
+#[test]
+fn a_log_that_grows_verifies_at_any_moment() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let log = Fixture::new();
+    let writer = log.open();
+    writer.append(open_session(session(1)), None).expect("opens the session");
+    let done = AtomicBool::new(false);
+    let sizes = std::thread::scope(|scope| {
+        for producer in 0..4u8 {
+            let (writer, done) = (&writer, &done);
+            scope.spawn(move || {
+                for at in 0u32.. {
+                    if done.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let (draft, bytes) = output(session(1), format!("{producer} {at}").as_bytes());
+                    writer.append(draft, bytes).expect("appends");
+                }
+            });
+        }
+        let rounds = (0..25).map(|round| {
+            let mode = if round % 5 == 0 { VerifyMode::Full } else { VerifyMode::Quick };
+            let published = LogReader::open(log.dir.path()).expect("opens");
+            let (report, _) = log.verify(mode);
+            assert_eq!(codes(&report), Vec::<&str>::new(), "{:#?}", report.findings);
+            assert!(report.events >= published.size(), "at least what was published before");
+            let tree = published.tree().expect("reads");
+            assert_eq!(root_at(&tree, published.size()).expect("reads"), published.checkpoint().root);
+            assert_eq!(published.events(0).filter(Result::is_ok).count() as u64, published.size());
+            report.events
+        });
+        let sizes: Vec<u64> = rounds.collect();
+        done.store(true, Ordering::SeqCst);
+        sizes
+    });
+    assert!(sizes.is_sorted() && sizes[0] < sizes[24], "it grew: {sizes:?}");
 }

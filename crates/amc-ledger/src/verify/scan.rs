@@ -53,6 +53,28 @@ pub(super) fn published(files: &Files) -> Result<Result<Option<(Checkpoint, Note
     Ok(parsed)
 }
 
+/// The next frame. What looks unfinished is looked at again when a later flush stands behind it:
+/// beside a live writer it was finished in the meantime.
+fn next_frame(
+    cursor: &mut Cursor,
+    first_index: u64,
+    flushed: u64,
+) -> Result<Result<Option<Frame>, FrameError>, ReadError> {
+    let unfinished = match cursor.next() {
+        Ok(Some(frame)) => return Ok(Ok(Some(frame))),
+        Ok(None) if cursor.offset() == flushed => return Ok(Ok(None)),
+        Err(FrameError::File(error)) => return Err(error.into()),
+        unfinished => unfinished,
+    };
+    if !later_flush(cursor.file(), first_index, flushed)? {
+        return Ok(unfinished);
+    }
+    match cursor.next() {
+        Err(FrameError::File(error)) => Err(error.into()),
+        again => Ok(again),
+    }
+}
+
 impl Scan {
     pub(super) fn new(files: &Files, origin: &str, published: u64) -> Result<Self, ReadError> {
         let segments = segment_indices(&files.names("segments")?);
@@ -92,7 +114,7 @@ impl Scan {
             let Some(cursor) = &mut self.cursor else { break };
             let at = cursor.offset();
             let place = format!("{}+{at}", cursor.file().name());
-            match cursor.next() {
+            match next_frame(cursor, self.first_index, self.flushed)? {
                 Ok(Some(Frame::Event { signed, location })) => {
                     self.open.push(Item::Event { signed, location });
                     if self.open.len() > FLUSH_EVENTS_MAX {

@@ -203,6 +203,20 @@ fn processes_environments_and_streams() {
     assert_eq!(of(&exit(Some(3), None), "session.clean_exit"), (0, 1));
     assert_eq!(of(&exit(None, Some(9)), "session.clean_exit"), (0, 1));
     assert_eq!(of(&inside(|_, _| {}), "session.clean_exit"), (0, 1), "no exit was seen");
+    let environment = |name: &str| {
+        inside(|world, session| {
+            let bot = world.agent.clone();
+            let built = EnvironmentBuilt {
+                passed: vec![name.into()],
+                set: vec!["OPENAI_API_KEY".into()],
+                withheld: 0,
+                secrets_withheld: false,
+            };
+            world.say(&bot, session, Tier::Observed, built);
+        })
+    };
+    assert_eq!(of(&environment("TZ"), "session.environment_clean"), (1, 0), "what AMC sets itself is no secret");
+    assert_eq!(of(&environment("GITHUB_TOKEN"), "session.environment_clean"), (0, 1));
     let pieces = |pieces: &[(u64, u64)]| {
         inside(|world, session| {
             let bot = world.agent.clone();

@@ -110,7 +110,7 @@ fn a_page_needs_nothing_but_itself() {
 fn explanations_name_caps_numbers_and_events() {
     let report = golden();
     let text = explain(&report, Some("calls"));
-    for part in ["cap config_untrusted at level 3", "needs:", "and there are", "its events in the evidence log"] {
+    for part in ["cap config_untrusted at level 3", "needs:", ": 4 of 5", "its events in the evidence log"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(explain(&report, Some("nothing")).contains("no question \"nothing\""));

@@ -1,13 +1,11 @@
 //! The event's bytes: one spelling, fixed for good; and its signature.
 
-mod common;
-
+use crate::common::{ORIGIN, agent, at, key, open, public, session, sign};
 use amc_core::kinds::{CallOutcome, Fields, LlmResponse, ProcessOutput, Stream};
 use amc_core::{Digest, Tier, digest};
 use amc_crypto::Unverified;
 use amc_evidence::event::{EventError, Stored, StoredBytes};
 use amc_evidence::{Draft, Event, EventTrust, KeyHistory, LogState, PayloadRef, SignedEvent, receipt};
-use common::{ORIGIN, agent, at, key, open, public, session, sign};
 use proptest::prelude::*;
 
 fn sample() -> Event {
@@ -157,7 +155,7 @@ fn signatures_hold_for_one_log_one_key_one_body() {
 fn response() -> (Event, Fields, Digest) {
     let mut state = LogState::new(ORIGIN);
     let open = state.build(open("bot", 1), &at(0)).expect("fits");
-    assert_eq!(common::take(&mut state, &open), []);
+    assert_eq!(crate::common::take(&mut state, &open), []);
     let fields = LlmResponse {
         request_id: "req-1".into(),
         request_index: 0,

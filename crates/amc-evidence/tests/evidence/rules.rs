@@ -1,12 +1,10 @@
 //! The state machine over a log: what it builds it accepts, and each broken rule has its code.
 
-mod common;
-
+use crate::common::{agent, at, build, head, judge, open, output, rechain, seal, session, take};
 use amc_core::kinds::{Fields, KeyPurpose, KeyRotated, SessionSeal};
 use amc_core::{Digest, FindingCode, Tier};
 use amc_evidence::log::BuildError;
 use amc_evidence::{Draft, Event, LogState};
-use common::{agent, at, build, head, judge, open, output, rechain, seal, session, take};
 use proptest::prelude::*;
 
 fn small_log() -> Vec<Event> {
@@ -120,6 +118,17 @@ fn head_that_hides_a_session() {
 }
 
 #[test]
+fn head_within_a_session() {
+    let mut events = small_log();
+    let hidden = Event { session: Some(session(2)), session_seq: 1, ..events[4].clone() };
+    events.insert(6, hidden);
+    let found = judge(&rechain(events));
+    assert_eq!(found.iter().filter(|finding| **finding == (6, "SESSION_GAP")).count(), 2, "its place and its words");
+    let inside = Draft { session: Some(session(1)), ..head("bot") };
+    assert_eq!(LogState::new(crate::common::ORIGIN).build(inside, &at(0)), Err(BuildError::HeadInSession));
+}
+
+#[test]
 fn wall_clock_back() {
     let mut events = small_log();
     events[2].wall_ns = events[1].wall_ns - 1;
@@ -129,7 +138,7 @@ fn wall_clock_back() {
 
 #[test]
 fn clock_events_are_due_when_the_clocks_part() {
-    let mut state = LogState::new(common::ORIGIN);
+    let mut state = LogState::new(crate::common::ORIGIN);
     assert_eq!(state.clock_event(&at(5)), None, "nothing to compare with");
     let event = state.build(open("bot", 1), &at(5_000)).expect("fits");
     assert_eq!(take(&mut state, &event), []);
@@ -150,7 +159,7 @@ fn clock_events_are_due_when_the_clocks_part() {
 
 #[test]
 fn drafts_that_do_not_fit_change_nothing() {
-    let mut state = LogState::new(common::ORIGIN);
+    let mut state = LogState::new(crate::common::ORIGIN);
     let event = state.build(open("bot", 1), &at(0)).expect("fits");
     assert_eq!(take(&mut state, &event), []);
     let before = state.clone();
@@ -167,7 +176,7 @@ fn drafts_that_do_not_fit_change_nothing() {
 #[test]
 fn a_state_resumes_from_its_bytes() {
     let events = small_log();
-    let mut whole = LogState::new(common::ORIGIN);
+    let mut whole = LogState::new(crate::common::ORIGIN);
     for (index, event) in events.iter().enumerate() {
         let bytes = amc_core::codec::encode(&whole);
         let mut resumed: LogState = amc_core::codec::decode_strict(&bytes).expect("decodes");
@@ -179,7 +188,7 @@ fn a_state_resumes_from_its_bytes() {
 
 #[test]
 fn findings_name_the_log_and_the_place() {
-    let mut state = LogState::new(common::ORIGIN);
+    let mut state = LogState::new(crate::common::ORIGIN);
     let event = state.build(open("bot", 1), &at(0)).expect("fits");
     let findings = take(&mut state, &Event { prev: Digest([1; 32]), ..event });
     assert_eq!(findings[0].code, FindingCode::ChainBroken);
@@ -190,20 +199,21 @@ fn findings_name_the_log_and_the_place() {
 fn a_rotation_of_the_witness_key_is_no_rotation_of_the_log_key() {
     use amc_crypto::Unverified;
     use amc_evidence::{EventTrust, KeyHistory};
-    let (first, next) = (common::key(1), common::key(2));
-    let mut keys = KeyHistory::pinned(common::public(&first));
+    let (first, next) = (crate::common::key(1), crate::common::key(2));
+    let mut keys = KeyHistory::pinned(crate::common::public(&first));
     for (purpose, spans) in [(KeyPurpose::Witness, 1), (KeyPurpose::Log, 2)] {
-        let fields = KeyRotated { purpose, public: common::public(&next).to_digest() };
-        let event = LogState::new(common::ORIGIN).build(Draft::new(Tier::Observed, fields), &at(0)).expect("fits");
-        let signed = common::sign(&event, common::ORIGIN, &first);
-        let trust = EventTrust { origin: common::ORIGIN, keys: &keys };
+        let fields = KeyRotated { purpose, public: crate::common::public(&next).to_digest() };
+        let event =
+            LogState::new(crate::common::ORIGIN).build(Draft::new(Tier::Observed, fields), &at(0)).expect("fits");
+        let signed = crate::common::sign(&event, crate::common::ORIGIN, &first);
+        let trust = EventTrust { origin: crate::common::ORIGIN, keys: &keys };
         let record = Unverified::new(signed).verify(&trust).expect("verifies");
         assert!(keys.observe(&record));
         assert_eq!(keys.spans().len(), spans);
     }
-    assert_eq!((keys.key_at(0), keys.key_at(1)), (common::public(&first), common::public(&next)));
+    assert_eq!((keys.key_at(0), keys.key_at(1)), (crate::common::public(&first), crate::common::public(&next)));
     assert_eq!(KeyHistory::from_spans(keys.spans().to_vec()), Some(keys.clone()));
-    assert_eq!(KeyHistory::from_spans(vec![(1, common::public(&first))]), None, "the first key begins at 0");
+    assert_eq!(KeyHistory::from_spans(vec![(1, crate::common::public(&first))]), None, "the first key begins at 0");
     assert_eq!(KeyHistory::from_spans(Vec::new()), None);
 }
 
@@ -221,8 +231,8 @@ fn any_draft() -> impl Strategy<Value = Draft> {
 proptest! {
     #[test]
     fn whatever_is_asked_the_log_verifies(drafts in proptest::collection::vec(any_draft(), 1..60)) {
-        let mut writer = LogState::new(common::ORIGIN);
-        let mut verifier = LogState::new(common::ORIGIN);
+        let mut writer = LogState::new(crate::common::ORIGIN);
+        let mut verifier = LogState::new(crate::common::ORIGIN);
         for (ms, draft) in (0..).zip(drafts) {
             let Ok(event) = writer.build(draft, &at(ms)) else { continue };
             prop_assert_eq!(take(&mut writer, &event), []);
