@@ -5,13 +5,15 @@
 
 pub mod command;
 pub mod environment;
+pub mod isolation;
+pub mod probe;
 pub mod process;
 pub mod recorder;
 pub mod redact;
-pub mod stage;
 mod terminal;
 
 pub use command::{Executable, ResolveError};
 pub use environment::{Environment, Routes};
+pub use isolation::{Asked, Chosen, Start};
 pub use process::{Launch, LaunchError};
 pub use recorder::{Recorder, RecorderError};

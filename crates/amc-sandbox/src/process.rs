@@ -1,11 +1,9 @@
 //! Running the agent's process: streams copied through and recorded, signals passed on, the exit
 //! status given back.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,18 +16,17 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::environment::Environment;
+use crate::isolation::{Chosen, Purpose, Start};
 use crate::recorder::{Recorder, Tap};
-use crate::{stage, terminal};
+use crate::terminal;
 
 /// What is to be started.
 #[derive(Debug)]
 pub struct Launch {
-    /// The program that comes back here with [`stage::MARKER`]: `amc` itself.
-    pub stage: PathBuf,
-    /// The agent's executable, resolved.
-    pub executable: PathBuf,
-    /// The command as it was given, the name first.
-    pub argv: Vec<OsString>,
+    /// The command and its surroundings.
+    pub start: Start,
+    /// The isolation that was chosen for it.
+    pub chosen: Chosen,
     /// All of its environment.
     pub environment: Environment,
 }
@@ -125,12 +122,7 @@ impl Running {
 }
 
 fn command(launch: &Launch, on_terminal: bool) -> Command {
-    let mut command = Command::new(&launch.stage);
-    command.arg(stage::MARKER);
-    if on_terminal {
-        command.arg(stage::WITH_TERMINAL);
-    }
-    command.arg(&launch.executable).args(&launch.argv);
+    let mut command = launch.start.command(&launch.chosen, Purpose::Agent, on_terminal, &[]);
     command.env_clear().envs(&launch.environment.variables);
     command
 }

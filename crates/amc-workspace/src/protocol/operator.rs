@@ -1,6 +1,6 @@
 //! The operator's channel: what `amc` asks of a running monitor, `wrap` above all.
 
-use amc_core::kinds::{EnvironmentBuilt, Isolation, ProcessExit, ProcessOutput, SessionOutcome, SessionPurpose};
+use amc_core::kinds::{BoundaryProbe, EnvironmentBuilt, Isolation, ProcessExit, ProcessOutput, SessionOutcome, SessionPurpose};
 use amc_core::{AgentId, Digest, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -36,12 +36,27 @@ pub enum OperatorRequest {
         /// How it ended.
         outcome: SessionOutcome,
     },
+    /// Which of these texts are secrets that the monitor knows? Asked after a probe; the texts are
+    /// compared and forgotten.
+    Judge {
+        /// What a probe found lying about.
+        candidates: Vec<String>,
+    },
     /// Cosign a checkpoint of the audit log (as in C2SP tlog-witness).
     Cosign(CosignRequest),
     /// This connection is about to end; answered with [`OperatorReply::Left`].
     Leave,
     /// Finish what is under way and stop.
     Shutdown,
+}
+
+/// A secret that the monitor knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KnownSecret {
+    /// The vault's passphrase.
+    Passphrase,
+    /// A provider's key.
+    ProviderKey,
 }
 
 /// A session to be opened.
@@ -68,6 +83,8 @@ pub enum ProcessFields {
     Output(ProcessOutput),
     /// The end of the process.
     Exit(ProcessExit),
+    /// What was tried from where the agent runs.
+    Probe(BoundaryProbe),
 }
 
 /// A checkpoint to cosign, with the proof that it extends the one cosigned before.
@@ -97,6 +114,8 @@ pub enum OperatorReply {
     },
     /// The session is sealed and durable.
     Sealed(SessionSealed),
+    /// Positions of the candidates that are secrets, and what they are.
+    Judged(Vec<(u32, KnownSecret)>),
     /// The checkpoint is cosigned: the note with the cosignature added.
     Cosigned {
         /// The note.
@@ -129,6 +148,8 @@ pub struct MonitorStatus {
     pub open_sessions: Vec<SessionId>,
     /// Where the gateway listens, when one is connected.
     pub gateway_listen: Option<String>,
+    /// Its process id.
+    pub gateway_pid: Option<i32>,
 }
 
 /// A session that is open.
