@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use amc_core::kinds::Fields;
+use amc_core::kinds::{Fields, KeyPurpose, KeyRotated};
 use amc_core::{Clock, Instant, Tier};
 use amc_crypto::signer::SignError;
 use amc_crypto::{Note, sha256};
@@ -190,6 +190,23 @@ impl Engine {
         frame.encode(self.segment.first_index, self.segment.len, &mut self.batch);
         let Frame::Event { signed, .. } = frame else { unreachable!("it was built three lines above") };
         Ok(Appended { index: event.index, hash, event, fields, signed })
+    }
+
+    /// Changes the log's key: the old one signs the event that names the next, and the checkpoint
+    /// over it; the next one signs from the index after. Everything staged must be flushed.
+    pub(crate) fn rotate(&mut self, next: Signers) -> Result<Appended, AppendError> {
+        let key = next.event.public_key().to_digest();
+        let origin = look(&self.live).state.origin().to_owned();
+        let checkpoint = next.checkpoint.verifier_key();
+        if next.event.origin() != origin || checkpoint.name() != origin || checkpoint.public().to_digest() != key {
+            let why = "its event key and its checkpoint key are not one key of this log".to_owned();
+            return Err(SignError { what: "the rotation to the next key", why }.into());
+        }
+        let rotated = KeyRotated { purpose: KeyPurpose::Log, public: key };
+        let appended = self.stage(Draft::new(Tier::Observed, rotated), None)?;
+        self.flush().map_err(|error| AppendError::Stopped(error.to_string()))?;
+        self.hands.signers = next;
+        Ok(appended)
     }
 
     /// Makes everything staged durable: payloads, then events with a signed checkpoint behind them,

@@ -128,10 +128,17 @@ struct Queue {
     note: Option<Note>,
 }
 
+/// Where the answer to a job goes.
+type Reply = Sender<Result<Appended, AppendError>>;
+
 struct Job {
-    draft: Draft,
-    packed: Option<Packed>,
-    reply: Sender<Result<Appended, AppendError>>,
+    task: Task,
+    reply: Reply,
+}
+
+enum Task {
+    Append(Box<Draft>, Option<Packed>),
+    Rotate(Signers),
 }
 
 impl Shared {
@@ -214,14 +221,20 @@ impl Writer {
     pub fn submit(&self, draft: Draft, payload: Option<Vec<u8>>) -> Result<Pending, AppendError> {
         refuse_reserved(&draft.content)?;
         let packed = pack(draft.payload.as_ref(), payload)?;
+        self.hand_over(Task::Append(Box::new(draft), packed))
+    }
+
+    fn hand_over(&self, task: Task) -> Result<Pending, AppendError> {
         let (reply, receiver) = channel();
         let mut queue = self.shared.queue();
         while queue.is_full() && queue.is_open().is_ok() {
             queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         queue.is_open()?;
-        queue.bytes += packed.as_ref().map_or(0, Packed::bytes);
-        queue.jobs.push_back(Job { draft, packed, reply });
+        if let Task::Append(_, Some(packed)) = &task {
+            queue.bytes += packed.bytes();
+        }
+        queue.jobs.push_back(Job { task, reply });
         self.shared.changed.notify_all();
         Ok(Pending { reply: receiver })
     }
@@ -232,6 +245,16 @@ impl Writer {
     /// [`AppendError`] when it is not recorded.
     pub fn append(&self, draft: Draft, payload: Option<Vec<u8>>) -> Result<Appended, AppendError> {
         self.submit(draft, payload)?.wait()
+    }
+
+    /// Changes the log's key: the old one signs the event that names the next one, which signs
+    /// everything after it. Whoever pins the old key finds the next one in the log. Keep the old
+    /// key until this has returned.
+    ///
+    /// # Errors
+    /// [`AppendError::Sign`] when the next key is none of this log; then the old one goes on.
+    pub fn rotate(&self, next: Signers) -> Result<Appended, AppendError> {
+        self.hand_over(Task::Rotate(next))?.wait()
     }
 
     /// Looks at the log's state: size, sessions, agents. It may include events of the flush under
@@ -392,15 +415,24 @@ impl Committer {
     /// Stages and flushes, in as many flushes as the bound on one asks for.
     fn commit(&mut self, mut jobs: VecDeque<Job>) -> Result<(), String> {
         let mut waiting: Vec<(Sender<_>, Appended)> = Vec::with_capacity(jobs.len());
-        while let Some(job) = jobs.pop_front() {
-            match self.engine.stage(job.draft, job.packed.as_ref()) {
-                Ok(appended) => waiting.push((job.reply, appended)),
+        while let Some(Job { task, reply }) = jobs.pop_front() {
+            let done = match task {
+                Task::Append(draft, packed) => self.engine.stage(*draft, packed.as_ref()),
+                // Its own flush, so that what was staged before stays under the old key.
+                Task::Rotate(next) => match self.flush(&mut waiting) {
+                    Ok(()) => self.engine.rotate(next),
+                    Err(why) => Err(AppendError::Stopped(why)),
+                },
+            };
+            match done {
+                Ok(appended) => waiting.push((reply, appended)),
                 Err(AppendError::Stopped(why)) => {
-                    refuse(&job.reply, &why);
+                    refuse(&reply, &why);
                     return Err(fail(waiting, jobs, why));
                 }
                 Err(error) => {
-                    let _ = job.reply.send(Err(error));
+                    // A producer that went away does not want to know.
+                    let _ = reply.send(Err(error));
                 }
             }
             if (self.engine.staged_bytes() >= BATCH_BYTES_MAX || jobs.is_empty())
@@ -412,7 +444,7 @@ impl Committer {
         Ok(())
     }
 
-    fn flush(&mut self, waiting: &mut Vec<(Sender<Result<Appended, AppendError>>, Appended)>) -> Result<(), String> {
+    fn flush(&mut self, waiting: &mut Vec<(Reply, Appended)>) -> Result<(), String> {
         self.engine.flush().map_err(|error| error.to_string())?;
         {
             let mut queue = self.shared.queue();
@@ -434,12 +466,12 @@ impl Committer {
     }
 }
 
-fn refuse(reply: &Sender<Result<Appended, AppendError>>, why: &str) {
+fn refuse(reply: &Reply, why: &str) {
     // A producer that went away does not want to know.
     let _ = reply.send(Err(AppendError::Stopped(why.to_owned())));
 }
 
-fn fail(waiting: Vec<(Sender<Result<Appended, AppendError>>, Appended)>, jobs: VecDeque<Job>, why: String) -> String {
+fn fail(waiting: Vec<(Reply, Appended)>, jobs: VecDeque<Job>, why: String) -> String {
     waiting.into_iter().map(|(reply, _)| reply).chain(jobs.into_iter().map(|job| job.reply)).for_each(|reply| {
         refuse(&reply, &why);
     });

@@ -23,6 +23,11 @@ use crate::{AppendError, VerifyOptions, VerifyReport, recovery};
 /// Small enough that a short life has several segments.
 const SEGMENT_BYTES: u64 = 6 << 10;
 
+/// Seeds per operation; a soak sets `AMC_LEDGER_CRASH_SEEDS` to as many as there is time for.
+fn seeds() -> u64 {
+    std::env::var("AMC_LEDGER_CRASH_SEEDS").map_or(3, |text| text.parse().expect("a number of seeds"))
+}
+
 fn files(sim: &Sim) -> Files {
     Files::new(Arc::new(sim.clone()), Path::new("/sim"))
 }
@@ -126,7 +131,7 @@ fn power_lost_at_every_operation() {
     let operations = whole.changes();
     let mut cut = 0;
     for number in 0..operations {
-        for seed in [number, number ^ 0xabcd, number + 77_777] {
+        for seed in (0..seeds()).map(|round| number + round * 77_777) {
             let sim = fresh(seed, &key);
             sim.fault_at(number, Fault::Crash);
             let mut done = Acknowledged::new();
@@ -147,9 +152,9 @@ fn power_lost_at_every_operation() {
 #[test]
 fn power_lost_while_a_crash_is_mended() {
     let key = TestKey::new(1, ORIGIN);
-    for seed in 0..60 {
+    for seed in 0..20 * seeds() {
         let sim = fresh(seed, &key);
-        sim.fault_at(20 + seed, Fault::Crash);
+        sim.fault_at(20 + seed % 97, Fault::Crash);
         let mut done = Acknowledged::new();
         if live(&sim, &key, 1, &mut done).is_ok() {
             continue;
@@ -176,7 +181,7 @@ fn power_lost_while_a_crash_is_mended() {
 fn power_lost_while_a_log_is_created() {
     let key = TestKey::new(1, ORIGIN);
     for number in 0..12 {
-        for seed in 0..8 {
+        for seed in 0..3 * seeds() {
             let sim = Sim::new(seed);
             sim.fault_at(number, Fault::Crash);
             let created = recovery::create(&files(&sim), opened(&key), hands(&key));

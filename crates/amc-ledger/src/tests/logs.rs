@@ -362,3 +362,30 @@ fn a_log_that_grows_verifies_at_any_moment() {
     });
     assert!(sizes.is_sorted() && sizes[0] < sizes[24], "it grew: {sizes:?}");
 }
+
+#[test]
+fn the_key_changes_by_a_word_of_the_old_one() {
+    let log = Fixture::new();
+    let next = TestKey::new(2, ORIGIN);
+    let writer = log.open();
+    let stranger = TestKey::new(3, "other/evidence");
+    assert!(matches!(writer.rotate(stranger.signers()), Err(AppendError::Sign(_))));
+    write_session(&writer, 1, 3);
+    let rotated = writer.rotate(next.signers()).expect("rotates");
+    write_session(&writer, 2, 3);
+    let again = writer.rotate(TestKey::new(4, ORIGIN).signers()).expect("rotates a second time");
+    writer.close().expect("closes");
+
+    let old = Writer::open(log.dir.path(), log.key.signers(), Arc::<TestClock>::clone(&log.clock));
+    assert_eq!(old.err().and_then(|error| error.code()).map(|code| code.as_str()), Some("KEY_OUT_OF_VALIDITY"));
+    let newest = TestKey::new(4, ORIGIN);
+    let writer = Writer::open(log.dir.path(), newest.signers(), Arc::<TestClock>::clone(&log.clock)).expect("opens");
+    write_session(&writer, 3, 3);
+    writer.close().expect("closes");
+    for mode in [VerifyMode::Full, VerifyMode::Quick] {
+        let (report, _) = log.verify(mode);
+        assert_eq!(codes(&report), Vec::<&str>::new(), "the first key is pinned: {:#?}", report.findings);
+        let spans: Vec<u64> = report.keys.spans().iter().map(|(from, _)| *from).collect();
+        assert_eq!(spans, [0, rotated.index + 1, again.index + 1]);
+    }
+}
