@@ -29,6 +29,11 @@ pub(crate) fn is_trusted(stream: &UnixStream) -> bool {
     socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
+/// The process at the other end.
+pub(crate) fn peer_pid(stream: &UnixStream) -> Option<i32> {
+    socket_peercred(stream).ok().map(|peer| peer.pid.as_raw_nonzero().get())
+}
+
 /// Answers frames one after the other until the other side is gone.
 pub(crate) fn serve<Request, Reply>(stream: &UnixStream, mut answer: impl FnMut(Request) -> Reply)
 where

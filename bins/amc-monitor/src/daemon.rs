@@ -26,7 +26,7 @@ use crate::{channels, gateway, operator};
 pub(crate) struct Daemon {
     pub(crate) core: Unlocked,
     pub(crate) sessions: Sessions,
-    gateway_listen: Mutex<Option<String>>,
+    gateway: Mutex<Option<RunningGateway>>,
     configs: Mutex<BTreeMap<String, ConfigLoaded>>,
     witnessing: Mutex<()>,
     while_used: bool,
@@ -35,13 +35,20 @@ pub(crate) struct Daemon {
     stop: Sender<()>,
 }
 
+/// A gateway that said it listens.
+#[derive(Debug, Clone)]
+pub(crate) struct RunningGateway {
+    pub(crate) listen: String,
+    pub(crate) pid: Option<i32>,
+}
+
 impl Daemon {
-    pub(crate) fn gateway_listen(&self) -> Option<String> {
-        self.gateway_listen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn gateway(&self) -> Option<RunningGateway> {
+        self.gateway.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_gateway_listen(&self, listen: Option<String>) {
-        *self.gateway_listen.lock().unwrap_or_else(PoisonError::into_inner) = listen;
+    pub(crate) fn set_gateway(&self, gateway: Option<RunningGateway>) {
+        *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) = gateway;
     }
 
     /// Loads and judges a configuration file, and records it unless it is the one recorded last.
@@ -108,7 +115,7 @@ pub(crate) fn start(opening: &Opening, while_used: bool) -> Result<Answer, Failu
     let daemon = Arc::new(Daemon {
         core,
         sessions: Sessions::default(),
-        gateway_listen: Mutex::new(None),
+        gateway: Mutex::new(None),
         configs: Mutex::new(BTreeMap::new()),
         witnessing: Mutex::new(()),
         while_used,

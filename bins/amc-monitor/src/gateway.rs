@@ -19,7 +19,7 @@ use amc_workspace::protocol::gateway::{
 use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, read_frame, write_frame};
 
 use crate::channels;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, RunningGateway};
 use crate::sessions::refusal;
 
 /// Answers under way on one connection: as many flushes as a busy gateway can overlap.
@@ -38,17 +38,18 @@ pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
     let for_answers = Arc::clone(daemon);
     let answering = thread::spawn(move || give(&for_answers, writer, &given));
     let mut reader = std::io::BufReader::new(stream);
+    let pid = channels::peer_pid(reader.get_ref());
     let mut is_gateway = false;
     while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(&mut reader) {
         is_gateway |= matches!(body, GatewayRequest::Started(_));
-        let answer = take(daemon, body).unwrap_or_else(|refused| Answer::Ready(GatewayReply::Refused(refused)));
+        let answer = take(daemon, pid, body).unwrap_or_else(|refused| Answer::Ready(GatewayReply::Refused(refused)));
         if answers.send((id, answer)).is_err() {
             break;
         }
     }
     drop(answers);
     if is_gateway {
-        daemon.set_gateway_listen(None);
+        daemon.set_gateway(None);
     }
     // Answering ends with the queue; a panic there would be a mistake of ours and is seen in the log.
     let _ = answering.join();
@@ -69,14 +70,14 @@ fn give(daemon: &Daemon, mut writer: UnixStream, given: &Receiver<(u64, Answer)>
     }
 }
 
-fn take(daemon: &Daemon, request: GatewayRequest) -> Result<Answer, Refusal> {
+fn take(daemon: &Daemon, pid: Option<i32>, request: GatewayRequest) -> Result<Answer, Refusal> {
     match request {
         GatewayRequest::Hello { protocol: PROTOCOL_VERSION } => welcome(daemon),
         GatewayRequest::Hello { protocol } => {
             Err(Refusal::Invalid(format!("this monitor speaks protocol {PROTOCOL_VERSION}, not {protocol}")))
         }
         GatewayRequest::Started(started) => {
-            daemon.set_gateway_listen(Some(started.listen.clone()));
+            daemon.set_gateway(Some(RunningGateway { listen: started.listen.clone(), pid }));
             let appended = daemon.core.writer.append(Draft::new(Tier::Observed, started), None).map_err(refusal)?;
             drop(appended);
             Ok(Answer::Ready(GatewayReply::Done))

@@ -11,7 +11,7 @@ use amc_ledger::witness::{self, Submission, WitnessError};
 use amc_workspace::opening::now_s;
 use amc_workspace::protocol::gateway::CapturedPayload;
 use amc_workspace::protocol::operator::{
-    CosignRequest, MonitorStatus, OperatorReply, OperatorRequest, ProcessFields, SessionOpened, SessionRequest,
+    CosignRequest, KnownSecret, MonitorStatus, OperatorReply, OperatorRequest, ProcessFields, SessionOpened, SessionRequest,
     SessionSealed,
 };
 use amc_workspace::protocol::{PROTOCOL_VERSION, Refusal};
@@ -45,6 +45,7 @@ fn answer(
         OperatorRequest::OpenSession(request) => open(daemon, own, request),
         OperatorRequest::Record { session, fields, payload } => record(daemon, own, session, fields, payload),
         OperatorRequest::SealSession { session, outcome } => seal(daemon, own, session, outcome),
+        OperatorRequest::Judge { candidates } => Ok(OperatorReply::Judged(judge(daemon, &candidates))),
         OperatorRequest::Cosign(request) => cosign(daemon, request),
         OperatorRequest::Leave => Ok(OperatorReply::Left { stopping: daemon.leaves() }),
         OperatorRequest::Shutdown => {
@@ -59,7 +60,8 @@ fn status(daemon: &Daemon) -> MonitorStatus {
         pid: std::process::id(),
         events: daemon.core.writer.with_state(amc_evidence::LogState::size),
         open_sessions: daemon.sessions.ids(),
-        gateway_listen: daemon.gateway_listen(),
+        gateway_listen: daemon.gateway().map(|gateway| gateway.listen),
+        gateway_pid: daemon.gateway().and_then(|gateway| gateway.pid),
     }
 }
 
@@ -83,6 +85,7 @@ fn record(
         ProcessFields::Environment(fields) => fields.into(),
         ProcessFields::Output(fields) => fields.into(),
         ProcessFields::Exit(fields) => fields.into(),
+        ProcessFields::Probe(fields) => fields.into(),
     };
     let mut draft = Draft::in_session(agent, session, Tier::Observed, fields);
     let mut bytes = None;
@@ -93,6 +96,20 @@ fn record(
     }
     let appended = daemon.core.writer.append(draft, bytes).map_err(refusal)?;
     Ok(OperatorReply::Recorded { index: appended.index })
+}
+
+/// Which candidates are secrets that this process knows; they are compared and forgotten.
+fn judge(daemon: &Daemon, candidates: &[String]) -> Vec<(u32, KnownSecret)> {
+    let core = &daemon.core;
+    let known = |text: &String| {
+        if core.passphrase.matches(text.as_bytes()) {
+            return Some(KnownSecret::Passphrase);
+        }
+        let mut provider_keys = core.secrets.names().filter_map(|name| core.secrets.get(name));
+        provider_keys.any(|key| key.expose() == text.as_bytes()).then_some(KnownSecret::ProviderKey)
+    };
+    let numbered = (0..).zip(candidates);
+    numbered.filter_map(|(number, text)| known(text).map(|secret| (number, secret))).collect()
 }
 
 fn seal(

@@ -30,8 +30,7 @@ pub(crate) fn enter(call: &Call) -> io::Result<u8> {
                 fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
             }
             // The first child is process 1 of the new namespace.
-            let mut init = call.next("inside").spawn()?;
-            wait::wait_for(&mut init)
+            wait::run_to_end(&mut call.next("inside"))
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Process 1 of new namespaces: what the agent sees of the machine, then the agent as a child.
 
 use std::io;
-use std::process::Command;
 
 use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
 
@@ -12,14 +11,7 @@ use crate::{mounts, wait};
 pub(crate) fn inside(call: &Call) -> io::Result<u8> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    // Opened before the mounts change, so that it need not be found again.
-    let ourselves = std::fs::File::open("/proc/self/exe")?;
     mounts::set_up(&call.plan)?;
     std::env::set_current_dir(&call.plan.work_dir)?;
-    let child = last_step(call, &ourselves).spawn()?;
-    wait::wait_as_init(&child)
-}
-
-fn last_step(call: &Call, _ourselves: &std::fs::File) -> Command {
-    call.next("become")
+    wait::run_to_end(&mut call.next("become"))
 }

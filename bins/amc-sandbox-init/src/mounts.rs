@@ -25,6 +25,8 @@ const RESOLVER: &str = "/run/systemd/resolve";
 /// Makes the mounts. This process must be the first of new mount and pid namespaces.
 pub(crate) fn set_up(plan: &Plan) -> io::Result<()> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    // First a /proc with this namespace's own numbers, to work with; the agent gets its own below.
+    fresh_proc()?;
     // Cloned before anything hides them.
     let work = work_tree(plan)?;
     let mut kept = Vec::new();
@@ -89,9 +91,13 @@ fn make_place(path: &Path) -> io::Result<()> {
     if path.exists() { Ok(()) } else { File::create(path).map(drop) }
 }
 
-fn mount_proc() -> io::Result<()> {
+fn fresh_proc() -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)?;
+    Ok(mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)?)
+}
+
+fn mount_proc() -> io::Result<()> {
+    fresh_proc()?;
     let sys = clone_tree(Path::new("/proc/sys"))?;
     set_attributes(sys.as_fd(), c"", READ_ONLY, None, false)?;
     attach(&sys, Path::new("/proc/sys"))

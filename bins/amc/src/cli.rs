@@ -134,7 +134,7 @@ pub(crate) struct WrapPlan {
     pub(crate) adapters: Vec<String>,
     /// How the agent is kept from the keys.
     #[arg(long, default_value = "auto", value_name = "auto|none|user:NAME|namespaces")]
-    pub(crate) isolation: String,
+    pub(crate) isolation: amc_sandbox::Asked,
     /// What the session is for.
     #[arg(long, value_enum, default_value = "agent")]
     pub(crate) kind: SessionKind,

@@ -2,6 +2,7 @@
 //! other binaries for what needs their keys or their network. It links no signer and reads no
 //! passphrase.
 
+mod boundary;
 mod bundles;
 mod cli;
 mod gateway;
@@ -16,7 +17,6 @@ mod wrap;
 
 use std::process::ExitCode;
 
-use amc_sandbox::stage;
 use amc_workspace::Opening;
 use amc_workspace::answer::{self, Answer, Failure};
 use clap::{CommandFactory as _, Parser as _};
@@ -24,12 +24,6 @@ use clap::{CommandFactory as _, Parser as _};
 use cli::{BundleVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, VaultVerb, Verb};
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == stage::MARKER) {
-        let (error, code) = stage::become_agent(arguments.collect());
-        eprintln!("amc: the agent could not be started: {error}");
-        return ExitCode::from(code);
-    }
     let Cli { common, verb } = Cli::parse();
     let opening = Opening { home: common.home.clone(), passphrase_file: common.passphrase_file.clone() };
     let (command, result) = match verb {

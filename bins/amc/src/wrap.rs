@@ -3,13 +3,14 @@
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use amc_core::SessionId;
-use amc_core::kinds::{Isolation, ProcessExit, Role, SessionOutcome, SessionPurpose};
+use amc_core::kinds::{ProbePhase, ProcessExit, Role, SessionOutcome, SessionPurpose};
 use amc_sandbox::environment::{self, Routes};
 use amc_sandbox::recorder::{self, MonitorClient};
-use amc_sandbox::{Executable, Launch, Recorder, command, process};
+use amc_sandbox::{Chosen, Executable, Launch, Recorder, Start, command, process};
 use amc_workspace::config::GatewayConfig;
 use amc_workspace::home::{self, Home};
 use amc_workspace::passphrase;
@@ -19,6 +20,7 @@ use amc_workspace::protocol::operator::{
 use amc_workspace::{Failure, Opening};
 use serde_json::json;
 
+use crate::boundary::{self, Boundary};
 use crate::cli::{SessionKind, WrapPlan};
 use crate::{services, signers};
 
@@ -48,6 +50,8 @@ struct Wrapping<'a> {
     opening: &'a Opening,
     plan: &'a WrapPlan,
     home: Home,
+    start: Start,
+    chosen: Chosen,
     started: Vec<Child>,
 }
 
@@ -59,16 +63,23 @@ struct Finished {
 
 impl<'a> Wrapping<'a> {
     fn run(opening: &'a Opening, plan: &'a WrapPlan, executable: Executable) -> Result<ProcessExit, Failure> {
-        let isolation = isolation(&plan.isolation)?;
         let home = opening.home()?;
         let bytes = home::read_bounded(&home.file("gateway.yaml"), amc_core::limits::CONFIG_BYTES_MAX);
         let config = GatewayConfig::parse(&bytes.map_err(Failure::wrong)?).map_err(Failure::wrong)?;
         let providers = chosen_providers(&config, &plan.adapters)?;
-        let mut wrapping = Wrapping { opening, plan, home, started: Vec::new() };
+        let start = Start {
+            init: signers::program("amc-sandbox-init"),
+            home: home.root().to_owned(),
+            work_dir: std::env::current_dir().map_err(Failure::unable)?,
+            executable: executable.path.clone(),
+            argv: plan.command.clone(),
+        };
+        let chosen = start.choose(&plan.isolation).map_err(Failure::unable)?;
+        let mut wrapping = Wrapping { opening, plan, home, start, chosen, started: Vec::new() };
         let (mut client, listen) = wrapping.services()?;
         let routes = Routes { listen, providers };
-        let opened = wrapping.open_session(&mut client, &executable, isolation)?;
-        let run = wrapping.run_agent(client, &opened, &routes, executable);
+        let opened = wrapping.open_session(&mut client, &executable)?;
+        let run = wrapping.run_agent(client, &opened, &routes);
         let finished = run.and_then(|(client, exit)| wrapping.seal(client, &opened, exit));
         let stopping = finished.as_ref().map_or(true, |finished| finished.stopping);
         wrapping.end_services(stopping);
@@ -97,19 +108,14 @@ impl<'a> Wrapping<'a> {
         Ok((client, listen))
     }
 
-    fn open_session(
-        &self,
-        client: &mut MonitorClient,
-        executable: &Executable,
-        isolation: Isolation,
-    ) -> Result<SessionOpened, Failure> {
+    fn open_session(&self, client: &mut MonitorClient, executable: &Executable) -> Result<SessionOpened, Failure> {
         let request = SessionRequest {
             agent: self.plan.agent.clone(),
             purpose: match self.plan.kind {
                 SessionKind::Agent => SessionPurpose::Agent,
                 SessionKind::Test => SessionPurpose::Test,
             },
-            isolation,
+            isolation: self.chosen.isolation.clone(),
             argv: command::recorded_argv(&self.plan.command),
             artifact: executable.sha256,
         };
@@ -124,22 +130,35 @@ impl<'a> Wrapping<'a> {
         mut client: MonitorClient,
         opened: &SessionOpened,
         routes: &Routes,
-        executable: Executable,
     ) -> Result<(MonitorClient, ProcessExit), Failure> {
         let environment = environment::build(std::env::vars_os(), &self.plan.pass, routes, &opened.lease_token);
         let fields = ProcessFields::Environment(environment.record.clone());
         recorder::record(&mut client, opened.session, fields, None).map_err(Failure::unable)?;
-        let launch = Launch {
-            stage: std::env::current_exe().map_err(Failure::unable)?,
-            executable: executable.path,
-            argv: self.plan.command.clone(),
-            environment,
+        let boundary = Boundary {
+            start: &self.start,
+            chosen: &self.chosen,
+            environment: &environment,
+            trusted: boundary::trusted_processes(&mut client)?,
         };
+        let before = boundary.probe(&mut client, ProbePhase::Before)?;
+        recorder::record(&mut client, opened.session, before, None).map_err(Failure::unable)?;
+        let second = services::connect(&self.home)?;
+        let launch =
+            Launch { start: self.start.clone(), chosen: self.chosen.clone(), environment: environment.clone() };
         let recorder = Recorder::start(client, opened.session, opened.lease_token.as_bytes());
-        let exit = process::run(&launch, &recorder);
+        let exit = thread::scope(|scope| {
+            // Again while the agent runs, over a connection of its own.
+            let tap = recorder.tap();
+            let during = second.map(|mut client| {
+                scope.spawn(move || boundary.probe(&mut client, ProbePhase::During).map(|fields| tap.event(fields)))
+            });
+            let exit = process::run(&launch, &recorder);
+            let probed = during.map_or(Ok(true), |probe| probe.join().expect("a probe does not panic"));
+            exit.map_err(Failure::unable).and_then(|exit| probed.map(|_| exit))
+        });
         let (client, recorded) = recorder.finish();
         recorded.map_err(Failure::unable)?;
-        Ok((client, exit.map_err(Failure::unable)?))
+        Ok((client, exit?))
     }
 
     fn seal(&self, mut client: MonitorClient, opened: &SessionOpened, exit: ProcessExit) -> Result<Finished, Failure> {
@@ -158,7 +177,7 @@ impl<'a> Wrapping<'a> {
         let deadline = Instant::now() + STOP;
         for child in self.started.iter_mut().filter(|_| stopping) {
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(10));
             }
         }
     }
@@ -168,7 +187,14 @@ impl<'a> Wrapping<'a> {
         let session: SessionId = opened.session;
         let cosigned = self.cosign();
         let by = if cosigned { "cosigned by the auditor" } else { "not cosigned" };
-        eprintln!("amc: session {session} of {} sealed, {} events, {by}", self.plan.agent, sealed.events);
+        let apart = &self.chosen.isolation;
+        eprintln!(
+            "amc: session {session} of {} sealed, {} events, isolation {apart}, {by}",
+            self.plan.agent, sealed.events
+        );
+        if let Some(why) = &self.chosen.why_not_stronger {
+            eprintln!("amc: not isolated, so a run over this session is INVALID: {why}");
+        }
         let Some(path) = &self.plan.summary else { return Ok(()) };
         let summary = json!({
             "session": session, "events": sealed.events, "outcome": SessionOutcome::Sealed,
@@ -192,14 +218,6 @@ impl<'a> Wrapping<'a> {
         }
         let status = auditor.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
-    }
-}
-
-fn isolation(asked: &str) -> Result<Isolation, Failure> {
-    match asked {
-        // The strongest that this release can do.
-        "auto" | "none" => Ok(Isolation::None),
-        other => Err(Failure::wrong(format!("isolation {other:?} is not in this release; use auto or none"))),
     }
 }
 

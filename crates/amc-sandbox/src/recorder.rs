@@ -43,18 +43,29 @@ pub enum RecorderError {
 
 /// Records a session's streams.
 pub struct Recorder {
-    queue: Option<SyncSender<(Stream, Vec<u8>)>>,
+    queue: Option<SyncSender<Item>>,
     worker: Option<JoinHandle<(MonitorClient, Result<u64, RecorderError>)>>,
 }
 
-/// A sender for one copying thread.
+/// What waits to be recorded.
+enum Item {
+    Piece(Stream, Vec<u8>),
+    Event(Box<ProcessFields>),
+}
+
+/// A sender for one thread.
 #[derive(Clone)]
-pub struct Tap(SyncSender<(Stream, Vec<u8>)>);
+pub struct Tap(SyncSender<Item>);
 
 impl Tap {
     /// Hands a piece over; `false` when nothing is recorded any more.
     pub fn piece(&self, stream: Stream, bytes: &[u8]) -> bool {
-        self.0.send((stream, bytes.to_vec())).is_ok()
+        self.0.send(Item::Piece(stream, bytes.to_vec())).is_ok()
+    }
+
+    /// Hands an event of the session over; `false` when nothing is recorded any more.
+    pub fn event(&self, fields: ProcessFields) -> bool {
+        self.0.send(Item::Event(Box::new(fields))).is_ok()
     }
 }
 
@@ -105,10 +116,14 @@ struct Gathered {
 }
 
 impl Worker {
-    fn run(&mut self, pieces: &Receiver<(Stream, Vec<u8>)>) -> Result<(), RecorderError> {
+    fn run(&mut self, pieces: &Receiver<Item>) -> Result<(), RecorderError> {
         loop {
             match pieces.recv_timeout(GATHER) {
-                Ok((stream, bytes)) => self.gather(stream, &bytes)?,
+                Ok(Item::Piece(stream, bytes)) => self.gather(stream, &bytes)?,
+                Ok(Item::Event(fields)) => {
+                    record(&mut self.client, self.session, *fields, None)?;
+                    self.events += 1;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }

@@ -15,7 +15,7 @@ use amc_evidence::EventRecord;
 use crate::bank::Limits;
 use crate::configs::Configs;
 use crate::facts::{Fact, fact_kind};
-use crate::sessions::{Outcome, Session, Sessions};
+use crate::sessions::{Boundary, Outcome, Session, Sessions};
 
 /// Parts of names of variables that carry secrets; such a variable must not pass to an agent.
 const SECRET_NAME_PARTS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSPHRASE", "CREDENTIAL"];
@@ -152,6 +152,12 @@ impl<'a> Found<'_, 'a, '_> {
         self.add("session.wrapped", wrapped, &[opening]);
         if wrapped {
             self.process_facts(opening);
+        }
+        let is_probe = |record: &&EventRecord| matches!(record.fields, Some(Fields::BoundaryProbe(_)));
+        let probes: Vec<&EventRecord> = self.session.records.iter().copied().filter(is_probe).collect();
+        if !probes.is_empty() {
+            let denied = self.session.boundary == Boundary::Proven;
+            self.add("boundary.probe_denied", denied, &[&[opening], probes.as_slice()].concat());
         }
     }
 

@@ -103,7 +103,7 @@ impl Run<'_> {
         let now = Circumstances {
             config_broken: !self.configs.broken().is_empty(),
             cherry_picking: missing > 0 || self.any_session(|session| session.outcome == Outcome::Unsealed),
-            route_past_gateway: own_keys,
+            route_past_gateway: own_keys || self.any_session(|session| session.provider_key_reached()),
             llm_evidence: !upstreams.is_empty(),
             ..Circumstances::default()
         };
@@ -339,7 +339,9 @@ impl Run<'_> {
                     FindingCode::TrustBoundaryViolated,
                     index,
                     format!(
-                        "session {id} (number {number}) reached what an agent must never reach; the run is INVALID"
+                        "the agent of session {id} (number {number}) could reach what it must never reach ({}); the \
+                         run is INVALID",
+                        session.reached_at(index)
                     ),
                 ),
                 Boundary::Unproven => (

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use amc_core::kinds::{AgentHead, Fields, SessionOpen, SessionOutcome, SessionPurpose};
+use amc_core::kinds::{
+    AgentHead, Fields, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget, SessionOpen, SessionOutcome, SessionPurpose,
+};
 use amc_core::timestamp::{NS_PER_DAY, NS_PER_S, utc_day};
 use amc_core::{AgentId, SessionId, Tier};
 use amc_evidence::EventRecord;
@@ -68,10 +70,44 @@ impl Boundary {
     }
 }
 
-/// What one event says about the trust boundary. No kind of this release is a boundary probe;
-/// the kind that will be one is read here and nowhere else.
-const fn boundary_of(_record: &EventRecord) -> Option<Boundary> {
-    None
+/// What one event says about the trust boundary.
+///
+/// Reaching a key, the vault, a passphrase, a way to write a log or what it rests on, a signing
+/// socket, a trusted process, or a way to become any of them violates it. A provider's key within
+/// reach is a cap and no violation; reading the home is neither. An attempt on one of these that
+/// says nothing leaves the boundary unproven.
+fn boundary_of(record: &EventRecord) -> Option<Boundary> {
+    let Some(Fields::BoundaryProbe(probe)) = &record.fields else { return None };
+    let any = |outcome: ProbeOutcome| {
+        probe.attempts.iter().any(|attempt| attempt.outcome == outcome && matters(attempt.target))
+    };
+    Some(if any(ProbeOutcome::Reached) {
+        Boundary::Violated(record.event.index)
+    } else if probe.attempts.is_empty() || any(ProbeOutcome::Inconclusive) {
+        Boundary::Unproven
+    } else {
+        Boundary::Proven
+    })
+}
+
+/// The boundary over a session's probes: any violation counts, every probe must have an answer, and
+/// one must have run before the agent.
+fn boundary_over(records: &[&EventRecord]) -> Boundary {
+    let said: Vec<Boundary> = records.iter().filter_map(|record| boundary_of(record)).collect();
+    let before = records.iter().any(
+        |record| matches!(&record.fields, Some(Fields::BoundaryProbe(probe)) if probe.phase == ProbePhase::Before),
+    );
+    let violated = said.iter().find(|boundary| matches!(boundary, Boundary::Violated(_)));
+    match violated {
+        Some(violated) => *violated,
+        None if before && !said.contains(&Boundary::Unproven) => Boundary::Proven,
+        None => Boundary::Unproven,
+    }
+}
+
+/// Whether reaching this violates the boundary.
+const fn matters(target: ProbeTarget) -> bool {
+    !matches!(target, ProbeTarget::ProviderKey | ProbeTarget::HomeRead)
 }
 
 /// One session of the agent in the window.
@@ -104,6 +140,26 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// What the probe at `index` reached, for a person: at most three of its attempts.
+    pub fn reached_at(&self, index: u64) -> String {
+        let record = self.records.iter().find(|record| record.event.index == index);
+        let Some(Fields::BoundaryProbe(probe)) = record.and_then(|record| record.fields.as_ref()) else {
+            return String::new();
+        };
+        let reached = probe.attempts.iter().filter(|a| a.outcome == ProbeOutcome::Reached && matters(a.target));
+        reached.map(|attempt| attempt.subject.as_str()).take(3).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Whether a probe found a provider's key within the agent's reach.
+    pub fn provider_key_reached(&self) -> bool {
+        let is_key = |attempt: &ProbeAttempt| {
+            attempt.target == ProbeTarget::ProviderKey && attempt.outcome == ProbeOutcome::Reached
+        };
+        self.records.iter().any(
+            |record| matches!(&record.fields, Some(Fields::BoundaryProbe(probe)) if probe.attempts.iter().any(is_key)),
+        )
+    }
+
     /// Whether its facts count.
     pub fn counted(&self) -> bool {
         self.outcome != Outcome::Open && self.open.purpose != SessionPurpose::Drill
@@ -265,10 +321,7 @@ fn session_of<'a>(
         witnessed.first_covering(record.event.index).is_some_and(|time_s| time_s <= latest_s)
     });
     let day = utc_day(open_wall_ns);
-    let said = |want: fn(&Boundary) -> bool| records.iter().copied().filter_map(boundary_of).find(want);
-    let boundary = said(|boundary| matches!(boundary, Boundary::Violated(_)))
-        .or_else(|| said(|boundary| *boundary == Boundary::Proven))
-        .unwrap_or(Boundary::Unproven);
+    let boundary = boundary_over(&records);
     Some(Session {
         id: opening.event.session?,
         open,

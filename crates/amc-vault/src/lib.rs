@@ -28,7 +28,7 @@ pub use contents::{SECRETS_MAX, Secrets};
 pub use error::VaultError;
 pub use keys::{AuditorKeys, CommitmentKey, EnvelopeKey, LogKey, MonitorKeys, ReceiptKey, RoleKeys, WitnessKey};
 pub use params::ScryptParams;
-pub use passphrase::{PASSPHRASE_BYTES_MAX, Passphrase, PassphraseError};
+pub use passphrase::{PASSPHRASE_BYTES_MAX, Passphrase, PassphraseCheck, PassphraseError};
 pub use secret::{SECRET_BYTES_MAX, SecretError, SecretName, SecretValue};
 pub use tripwire::TRIPWIRE;
 pub use vault::{CompartmentStatus, Vault, VaultStatus};

@@ -55,8 +55,38 @@ impl Passphrase {
         Passphrase::new(line)
     }
 
+    /// A check by which the same passphrase is known again, without keeping it: a BLAKE3 hash under
+    /// a random key that lives as long as the check.
+    ///
+    /// # Panics
+    /// When the operating system has no randomness.
+    pub fn check(&self) -> PassphraseCheck {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).expect("an operating system that runs a vault has randomness");
+        PassphraseCheck { hash: blake3::keyed_hash(&key, &self.0), key: Zeroizing::new(key) }
+    }
+
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// Knows a passphrase again; see [`Passphrase::check`].
+pub struct PassphraseCheck {
+    key: Zeroizing<[u8; 32]>,
+    hash: blake3::Hash,
+}
+
+impl PassphraseCheck {
+    /// Whether `text` is the passphrase. Takes the same time wherever they differ.
+    pub fn matches(&self, text: &[u8]) -> bool {
+        blake3::keyed_hash(&self.key, text) == self.hash
+    }
+}
+
+impl fmt::Debug for PassphraseCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PassphraseCheck([redacted])")
     }
 }
 
@@ -82,6 +112,14 @@ mod tests {
     fn empty_and_endless_ones_are_refused() {
         assert_eq!(Passphrase::from_line(b"\n".to_vec()).err(), Some(PassphraseError::Empty));
         assert_eq!(Passphrase::new(vec![b'x'; 1025]).err(), Some(PassphraseError::TooLong));
+    }
+
+    #[test]
+    fn it_is_known_again_and_nothing_else_is() {
+        let check = Passphrase::new(b"hunter2".to_vec()).expect("a passphrase").check();
+        assert!(check.matches(b"hunter2"));
+        assert!(!check.matches(b"hunter3") && !check.matches(b"hunter2\n") && !check.matches(b""));
+        assert_eq!(format!("{check:?}"), "PassphraseCheck([redacted])");
     }
 
     #[test]
