@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod boundary;
 pub mod ci;
+pub mod clients;
 pub mod failure;
 pub mod junit;
 pub mod process;
@@ -62,6 +63,11 @@ const TASKS: &[Task] = &[
         name: "quickstart",
         about: "the whole way once, explained: an agent's first call to a judged bundle [DIR]",
         run: quickstart::command,
+    },
+    Task {
+        name: "clients",
+        about: "the official Python clients through amc wrap: answers, timing, receipts [--real-model]",
+        run: clients::command,
     },
     Task { name: "tidy", about: "rules on the text of the tracked files", run: tidy::command },
     Task { name: "bench", about: "runs the bench target NAME of whichever package has it", run: bench::command },
