@@ -4,8 +4,8 @@
 //! builds only what the ones before it have not. The last line is the result.
 
 use crate::boundary::{self, Profile};
-use crate::workspace::{self, cargo};
-use crate::{Failure, process, suite, tidy, tools};
+use crate::workspace::{self, Workspace, cargo};
+use crate::{Failure, clients, docs, process, quickstart, stage, suite, tidy, tools};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,18 @@ const STEPS: &[Step] = &[
     },
     Step { name: "boundary", run: |_| boundary::command(&[]) },
     Step { name: "deny", run: deny },
-    Step { name: "docs", run: docs },
+    Step { name: "rustdoc", run: rustdoc },
     Step { name: "test", run: |_| suite::command(&[]) },
+    Step { name: "quickstart", run: quickstart },
+    Step { name: "clients", run: |_| clients::command(&[]) },
+    Step { name: "docs", run: |_| docs::command(&[]) },
 ];
 
 /// What takes long, or proves the same of another build: only with `--all`.
-const LONG_STEPS: &[Step] = &[Step { name: "boundary-release", run: boundary_release }];
+const LONG_STEPS: &[Step] = &[
+    Step { name: "boundary-release", run: boundary_release },
+    Step { name: "clients-real-model", run: |_| clients::command(&["--real-model".into()]) },
+];
 
 /// Runs the steps; `--all` adds the long ones.
 ///
@@ -100,10 +106,16 @@ fn deny(root: &Path) -> Result<(), Failure> {
     tool(root, &["deny", "--locked", "--log-level", "error", "check", "bans", "licenses", "sources"])
 }
 
-fn docs(root: &Path) -> Result<(), Failure> {
+fn rustdoc(root: &Path) -> Result<(), Failure> {
     let mut command = cargo(root);
     command.args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
     process::pass_through(&mut command)
+}
+
+/// In one directory, emptied each time, so that checks do not fill the disk.
+fn quickstart(root: &Path) -> Result<(), Failure> {
+    let dir = stage::same_dir(&Workspace::read(root)?, "quickstart")?;
+    quickstart::command(&[dir.display().to_string()])
 }
 
 /// The tripwire under the release profile: link-time optimisation is what could drop it.

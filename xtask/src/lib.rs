@@ -6,6 +6,8 @@
 pub mod bench;
 pub mod boundary;
 pub mod ci;
+pub mod clients;
+pub mod docs;
 pub mod failure;
 pub mod junit;
 pub mod process;
@@ -62,6 +64,16 @@ const TASKS: &[Task] = &[
         name: "quickstart",
         about: "the whole way once, explained: an agent's first call to a judged bundle [DIR]",
         run: quickstart::command,
+    },
+    Task {
+        name: "clients",
+        about: "the official Python clients through amc wrap: answers, timing, receipts [--real-model]",
+        run: clients::command,
+    },
+    Task {
+        name: "docs",
+        about: "the commands in README.md and docs/guides, run as they stand [PAGE…]",
+        run: docs::command,
     },
     Task { name: "tidy", about: "rules on the text of the tracked files", run: tidy::command },
     Task { name: "bench", about: "runs the bench target NAME of whichever package has it", run: bench::command },

@@ -13,7 +13,7 @@ use std::process::Command;
 ///
 /// # Errors
 /// python3 or its venv module is missing, or a package could not be installed.
-pub fn environment(workspace: &Workspace, name: &str, packages: &[&str]) -> Result<PathBuf, Failure> {
+pub fn environment(workspace: &Workspace, name: &str, packages: &[String]) -> Result<PathBuf, Failure> {
     let dir = workspace.target.join("python").join(name);
     let python = dir.join("bin/python");
     // Written last, so that an environment that was not finished is made anew.
@@ -51,7 +51,7 @@ mod tests {
             environment(&workspace, "xtask-test", &[]).expect("the same");
             assert!(marker.exists(), "it was made twice");
             let failure =
-                environment(&workspace, "xtask-test", &["amc no such==package"]).expect_err("no such package");
+                environment(&workspace, "xtask-test", &["amc no such==package".into()]).expect_err("no such package");
             assert!(failure.to_string().contains("pip install"), "{failure}");
             assert!(!marker.exists(), "another list needs another environment");
         } else {

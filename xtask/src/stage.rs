@@ -97,7 +97,8 @@ impl DemoModel {
     }
 }
 
-fn port_of(line: &str) -> Option<u16> {
+/// The port in the line with which a model server says that it listens.
+pub(crate) fn port_of(line: &str) -> Option<u16> {
     let value: Value = serde_json::from_str(line).ok()?;
     value.get("listening")?.as_str()?.rsplit(':').next()?.parse().ok()
 }

@@ -106,7 +106,7 @@ impl Answer {
     }
 }
 
-/// The text in lines of at most [`COLUMNS`], broken at blanks.
+/// The text in lines of at most a hundred characters, broken at blanks.
 pub fn folded(text: &str) -> String {
     let mut lines = String::new();
     let mut used = 0;

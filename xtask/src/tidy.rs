@@ -3,7 +3,7 @@
 //! A rule is a pure function of a path and a text; each has a test that shows it failing. Needles that would be found
 //! in this very file are put together from pieces.
 
-use crate::{Failure, process, workspace};
+use crate::{Failure, docs, process, workspace};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -72,6 +72,11 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
             find(at + 1, format!("`{needle}`: {why}"));
         }
     }
+    if docs::is_page(path) {
+        for (line, name) in docs::fences(text).into_iter().filter(|(_, name)| !BLOCKS.contains(name)) {
+            find(line, format!("a block named `{name}`: commands that are run are `sh`, what is only shown is `text`"));
+        }
+    }
     if path.ends_with(".rs") && !path.starts_with("fixtures/") {
         if !text.starts_with("//!") {
             find(1, "begins without `//!`: say what the file is, what it never does, which spec it follows".into());
@@ -88,6 +93,10 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     }
     findings
 }
+
+/// How a fenced block of a page may be named. `sh` is run by `cargo xtask docs`; other names for a shell are not here,
+/// so that no command goes unchecked unseen.
+const BLOCKS: &[&str] = &["sh", "text", "json", "toml", "yaml", "rust", "python", "mermaid"];
 
 /// Past this a file holds two ideas.
 const LINES_MAX: usize = 700;
@@ -138,6 +147,16 @@ mod tests {
         let at_limit = format!("//!{}", "\n//".repeat(LINES_MAX - 1));
         assert!(found("a.rs", &at_limit).is_empty());
         assert!(found("a.rs", &format!("{at_limit}\n//"))[0].contains("701 lines"));
+    }
+
+    #[test]
+    fn a_block_of_a_page_whose_commands_would_go_unchecked_is_found() {
+        for name in ["", "bash", "shell", "console", "sh norun"] {
+            let page = format!("# A\n\n```sh\namc verify\n```\n```{name}\n$ amc verify\n```\n");
+            assert!(found("docs/guides/a.md", &page)[0].starts_with("docs/guides/a.md:6:"), "{name}");
+            assert!(found("README.md", &page).len() == 1, "{name}");
+            assert!(found("docs/formats/a.md", &page).is_empty(), "{name}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod proof;
 pub mod signer;
 pub mod statement;
 pub mod trust;
+pub mod witness;
 
 pub use checkpoint::{Checkpoint, CosignedCheckpoint};
 pub use hash::{leaf_hash, node_hash, sha256};

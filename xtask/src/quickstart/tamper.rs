@@ -30,9 +30,9 @@ pub(super) fn bundle(stage: &Stage) -> Result<(), Failure> {
 pub(super) fn log(stage: &Stage) -> Result<(), Failure> {
     let script = "cp -a .amc tampered/.amc";
     Step::new("Then a copy of the whole workspace, with its modes.").shown_as(script).run(&mut stage.shell(script))?;
-    let name = "segments/00000000000000000000.seg";
-    let segment = stage.dir().join("tampered/.amc/logs/evidence").join(name);
-    let at = flip(&segment, inside_event, &format!("within an event, in {name} of the evidence log's copy"))?;
+    let name = "logs/evidence/segments/00000000000000000000.seg";
+    let segment = stage.dir().join("tampered/.amc").join(name);
+    let at = flip(&segment, inside_event, &format!("within an event, in tampered/.amc/{name}"))?;
     let answer = Step::new(
         "The log does not verify, and the file and offset of the damaged record are named. The rollback findings say \
          the same from the outside: the auditor cosigned a longer log than the one that still verifies.",
