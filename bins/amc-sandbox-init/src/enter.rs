@@ -7,6 +7,10 @@ use std::process::{Command, ExitCode, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Signal, getegid, geteuid, set_parent_process_death_signal};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, configure_capability_in_ambient_set,
+    set_capabilities,
+};
 
 use crate::plan::{Call, Isolation};
 use crate::{become_agent, wait};
@@ -28,11 +32,31 @@ pub(crate) fn enter(call: &Call) -> io::Result<u8> {
                 fs::write("/proc/self/setgroups", "deny")?;
                 fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
                 fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+                keep_mounting()?;
             }
             // The first child is process 1 of the new namespace.
             wait::run_to_end(&mut call.next("inside"))
         }
     }
+}
+
+/// The next step mounts under the same, unprivileged user, so this one capability (of the new user
+/// namespace alone) has to survive its start. It is dropped before the agent's.
+fn keep_mounting() -> io::Result<()> {
+    let mut sets = capabilities(None)?;
+    sets.inheritable = CapabilitySet::SYS_ADMIN;
+    set_capabilities(None, sets)?;
+    Ok(configure_capability_in_ambient_set(CapabilitySet::SYS_ADMIN, true)?)
+}
+
+/// Nothing of the new namespaces can be changed any more.
+pub(crate) fn stop_mounting() -> io::Result<()> {
+    clear_ambient_capability_set()?;
+    if !geteuid().is_root() {
+        let none = CapabilitySet::empty();
+        set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    }
+    Ok(())
 }
 
 /// A user namespace in which `on_disk` appears as `shown`, for an id-mapped mount.

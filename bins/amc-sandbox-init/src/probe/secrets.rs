@@ -8,13 +8,15 @@ use std::path::Path;
 use super::{Line, Out};
 
 /// Shorter texts are no secrets worth the name.
-const SHORTEST: usize = 6;
+const SHORTEST: usize = 4;
 /// Longer ones are something else.
 const LONGEST: usize = 512;
 /// Most candidates of one probe: the trusted side compares each.
 const MOST: usize = 4096;
+/// Most files of one directory.
+const FILES: usize = 256;
 /// Bytes read of one file.
-const READ: u64 = 256 * 1024;
+const READ: u64 = 32 * 1024;
 
 pub(super) fn collect(out: &mut Out, work_dir: &Path) -> io::Result<()> {
     let mut found = Found::default();
@@ -28,16 +30,9 @@ pub(super) fn collect(out: &mut Out, work_dir: &Path) -> io::Result<()> {
         }
     }
     if let Some(home) = std::env::var_os("HOME") {
-        for name in [".bash_history", ".zsh_history", ".sh_history", ".python_history", ".netrc", ".profile", ".bashrc"]
-        {
-            found.file(name, &Path::new(&home).join(name));
-        }
+        found.directory("~", Path::new(&home));
     }
-    for entry in fs::read_dir(work_dir).into_iter().flatten().flatten().take(1000) {
-        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            found.file(&format!("./{}", entry.file_name().display()), &entry.path());
-        }
-    }
+    found.directory(".", work_dir);
     found
         .lines
         .iter()
@@ -62,6 +57,15 @@ impl Found {
         for entry in read(path).split('\0') {
             if let Some((name, value)) = entry.split_once('=') {
                 self.text(&format!("{place}: {name}"), value);
+            }
+        }
+    }
+
+    /// The files right in a directory: histories, notes, `.env`, a passphrase file left lying about.
+    fn directory(&mut self, shown: &str, dir: &Path) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten().take(FILES) {
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                self.file(&format!("{shown}/{}", entry.file_name().display()), &entry.path());
             }
         }
     }
