@@ -15,7 +15,7 @@ use std::str::FromStr;
 use amc_core::{digest, limits};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::key::{PublicKey, Signature};
+use crate::key::{Claim, PublicKey, Signature, verify_all};
 
 /// What a note key's signatures mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -239,6 +239,33 @@ impl Note {
             signed = true;
         }
         if signed { Ok(()) } else { Err(NoteError::Unsigned(key.name().to_owned())) }
+    }
+
+    /// As [`Note::verify_signature`] for many notes at once, each with its key: whether it holds.
+    /// See [`verify_all`] for what a batch does not see.
+    pub fn verify_signatures(notes: &[(&Note, &VerifierKey)]) -> Vec<bool> {
+        let lines = |(at, (note, key)): (usize, &(&Note, &VerifierKey))| {
+            let of_note = note.lines_of(key).map(move |line| (at, Signature::try_from(line.bytes.as_slice())));
+            of_note.collect::<Vec<_>>()
+        };
+        let found: Vec<_> = notes.iter().enumerate().flat_map(lines).collect();
+        let mut holds = vec![false; notes.len()];
+        found.iter().for_each(|(at, _)| holds[*at] = true);
+        let mut claims = Vec::with_capacity(found.len());
+        for (at, signature) in &found {
+            let (note, key) = notes[*at];
+            match signature {
+                Ok(signature) => {
+                    claims.push((*at, Claim { key: key.public(), message: note.text.as_bytes(), signature }))
+                }
+                Err(_) => holds[*at] = false,
+            }
+        }
+        let decided = verify_all(&claims.iter().map(|(_, claim)| *claim).collect::<Vec<_>>());
+        for ((at, _), good) in claims.iter().zip(decided) {
+            holds[*at] &= good;
+        }
+        holds
     }
 
     /// Verifies a cosignature by a pinned witness; gives its time in seconds since the epoch, or

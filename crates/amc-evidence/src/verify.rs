@@ -2,7 +2,9 @@
 
 use amc_core::Digest;
 use amc_core::kinds::{Fields, KeyPurpose};
+use amc_crypto::key::{Claim, verify_all};
 use amc_crypto::signer::event_message;
+use amc_crypto::trust::CheckAll;
 use amc_crypto::{Check, PublicKey, Verified};
 
 use crate::event::{Event, EventError, SignedEvent};
@@ -57,6 +59,28 @@ impl Check<SignedEvent> for EventTrust<'_> {
         key.verify(&event_message(self.origin, &hash), &signed.signature)
             .map_err(|_| VerifyError::Signature { index: event.index })?;
         Ok(EventRecord { event, fields, hash, signed })
+    }
+}
+
+impl CheckAll<SignedEvent> for EventTrust<'_> {
+    fn check_all(&self, values: Vec<SignedEvent>) -> Vec<Result<EventRecord, VerifyError>> {
+        let decoded: Vec<_> = values.iter().map(|signed| Event::decode(&signed.body)).collect();
+        let hashes: Vec<Digest> = values.iter().map(SignedEvent::event_hash).collect();
+        let messages: Vec<Vec<u8>> = hashes.iter().map(|hash| event_message(self.origin, hash)).collect();
+        let claims = values.iter().zip(&messages).zip(&decoded).filter_map(|((signed, message), decoded)| {
+            let (event, _) = decoded.as_ref().ok()?;
+            Some(Claim { key: self.keys.key_at(event.index), message, signature: &signed.signature })
+        });
+        let mut holds = verify_all(&claims.collect::<Vec<_>>()).into_iter();
+        let decide = |((signed, hash), decoded): ((SignedEvent, Digest), Result<_, EventError>)| {
+            let (event, fields): (Event, Option<Fields>) = decoded?;
+            if holds.next() == Some(true) {
+                Ok(EventRecord { event, fields, hash, signed })
+            } else {
+                Err(VerifyError::Signature { index: event.index })
+            }
+        };
+        values.into_iter().zip(hashes).zip(decoded).map(decide).collect()
     }
 }
 
