@@ -3,6 +3,8 @@
 //! It signs targets, configurations, runs and bundles, and cosigns the evidence log. It never talks
 //! to an agent or a network; the evidence it scores is read from a log that it verifies first.
 
+#![forbid(unsafe_code)]
+
 mod configs;
 mod export;
 mod init;
@@ -15,8 +17,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use amc_workspace::Opening;
 use amc_workspace::answer;
+use amc_workspace::{Opening, call};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Holds the auditor's keys: scores, seals and signs.
@@ -114,7 +116,10 @@ enum InitRole {
 }
 
 fn main() -> ExitCode {
-    let Cli { common, verb } = Cli::parse();
+    let Cli { common, verb } = match call::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let auditor_file = common.auditor_passphrase_file.clone();
     let opening = Opening {
         home: common.home.clone(),

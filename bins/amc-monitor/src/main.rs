@@ -3,6 +3,8 @@
 //! No network, and nothing here parses what an agent sent: keyless processes submit typed evidence
 //! over private sockets, and this process builds, orders and signs the events.
 
+#![forbid(unsafe_code)]
+
 mod channels;
 mod daemon;
 mod gateway;
@@ -17,8 +19,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use amc_core::WorkspaceName;
-use amc_workspace::Opening;
 use amc_workspace::answer::{self, Answer, Failure};
+use amc_workspace::{Opening, call};
 use clap::{Args, Parser, Subcommand};
 
 /// Holds the monitor's keys and writes the evidence log.
@@ -96,7 +98,10 @@ enum SecretVerb {
 }
 
 fn main() -> ExitCode {
-    let Cli { common, verb } = Cli::parse();
+    let Cli { common, verb } = match call::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let opening = Opening { home: common.home, passphrase_file: common.passphrase_file };
     let (command, result) = run(verb, &opening, common.json);
     answer::finish(command, common.json, result)

@@ -2,6 +2,8 @@
 //! other binaries for what needs their keys or their network. It links no signer and reads no
 //! passphrase.
 
+#![forbid(unsafe_code)]
+
 mod boundary;
 mod bundles;
 mod cli;
@@ -17,14 +19,17 @@ mod wrap;
 
 use std::process::ExitCode;
 
-use amc_workspace::Opening;
 use amc_workspace::answer::{self, Answer, Failure};
-use clap::{CommandFactory as _, Parser as _};
+use amc_workspace::{Opening, call};
+use clap::CommandFactory as _;
 
 use cli::{BundleVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, VaultVerb, Verb};
 
 fn main() -> ExitCode {
-    let Cli { common, verb } = Cli::parse();
+    let Cli { common, verb } = match call::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let opening = Opening { home: common.home.clone(), passphrase_file: common.passphrase_file.clone() };
     let (command, result) = match verb {
         Verb::Init { rest } => return signers::become_for_init(&rest, common.json),

@@ -84,16 +84,19 @@ pub struct Failure {
 
 impl Failure {
     /// The call or its input is wrong.
+    #[expect(clippy::needless_pass_by_value, reason = "an error is given up to it: `map_err(Failure::wrong)`")]
     pub fn wrong(message: impl ToString) -> Self {
         Failure { exit: Exit::Wrong, findings: Vec::new(), message: message.to_string() }
     }
 
     /// Not possible now.
+    #[expect(clippy::needless_pass_by_value, reason = "an error is given up to it: `map_err(Failure::unable)`")]
     pub fn unable(message: impl ToString) -> Self {
         Failure { exit: Exit::Unable, findings: Vec::new(), message: message.to_string() }
     }
 
     /// The verdict is bad.
+    #[expect(clippy::needless_pass_by_value, reason = "an error is given up to it: `map_err(Failure::bad)`")]
     pub fn bad(message: impl ToString) -> Self {
         Failure { exit: Exit::Bad, findings: Vec::new(), message: message.to_string() }
     }
@@ -147,9 +150,13 @@ fn print_text(result: Result<Answer, Failure>) -> io::Result<()> {
             answer.findings.iter().try_for_each(|finding| writeln!(err, "{}", finding_line(finding)))
         }
         Err(failure) => {
+            // A finding that the sentence says already lends it its code, so that one line says all.
+            let (said, unsaid): (Vec<&Finding>, Vec<&Finding>) =
+                failure.findings.iter().partition(|finding| failure.message.contains(&finding.message));
             let mut err = io::stderr().lock();
-            failure.findings.iter().try_for_each(|finding| writeln!(err, "{}", finding_line(finding)))?;
-            writeln!(err, "amc: {}", failure.message)
+            unsaid.into_iter().try_for_each(|finding| writeln!(err, "{}", finding_line(finding)))?;
+            let codes = said.into_iter().map(|finding| format!("{}: ", finding.code)).collect::<String>();
+            writeln!(err, "amc: {codes}{}", failure.message)
         }
     }
 }

@@ -27,6 +27,9 @@ pub enum HomeError {
     /// No `.amc` here or above.
     #[error("no AMC home at {0}; create one with `amc init`, or name one with --home or AMC_HOME")]
     Missing(PathBuf),
+    /// A file where the home should be.
+    #[error("{0} is not a directory; name the workspace's own with --home or AMC_HOME")]
+    NotADirectory(PathBuf),
     /// A directory or file that others can use.
     #[error("{path} has mode {mode:o}, looser than {wanted:o}; mend it with: chmod {wanted:o} {path}")]
     Permissions {
@@ -96,7 +99,7 @@ impl Home {
     pub fn open(root: &Path) -> Result<Self, HomeError> {
         let root = fs::canonicalize(root).map_err(|_| HomeError::Missing(root.to_owned()))?;
         if !root.is_dir() {
-            return Err(HomeError::Missing(root));
+            return Err(HomeError::NotADirectory(root));
         }
         check_mode(&root, 0o700)?;
         Ok(Home { root })

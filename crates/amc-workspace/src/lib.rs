@@ -4,7 +4,10 @@
 //! No key is here and no network: sockets are Unix sockets under `run/`. Every process of AMC that
 //! opens a home goes through this crate, so that a file has one place and one check.
 
+#![forbid(unsafe_code)]
+
 pub mod answer;
+pub mod call;
 pub mod clock;
 pub mod config;
 pub mod home;

@@ -1,6 +1,8 @@
 //! The operator's channel: what `amc` asks of a running monitor, `wrap` above all.
 
-use amc_core::kinds::{BoundaryProbe, EnvironmentBuilt, Isolation, ProcessExit, ProcessOutput, SessionOutcome, SessionPurpose};
+use amc_core::kinds::{
+    BoundaryProbe, EnvironmentBuilt, Isolation, ProcessExit, ProcessOutput, SessionOutcome, SessionPurpose,
+};
 use amc_core::{AgentId, Digest, SessionId};
 use serde::{Deserialize, Serialize};
 
