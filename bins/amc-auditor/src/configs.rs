@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use amc_bundle::gate::GatePolicy;
 use amc_core::kinds::Dialect;
 use amc_core::{AgentId, limits};
 use amc_workspace::config::{AmcConfig, GatewayConfig, Provider};
@@ -93,6 +94,7 @@ fn check(path: &str, bytes: &[u8]) -> Result<(), Failure> {
         "amc.yaml" => AmcConfig::parse(bytes).map(drop).map_err(Failure::wrong),
         "gateway.yaml" => GatewayConfig::parse(bytes).map(drop).map_err(Failure::wrong),
         "bank.toml" => amc_scoring::Bank::parse(bytes).map(drop).map_err(Failure::wrong),
+        policy if policy.ends_with("gatePolicy.json") => GatePolicy::parse(bytes).map(drop).map_err(Failure::wrong),
         _ => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! A run: verify both logs, score, seal, record.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use amc_core::timestamp::from_rfc3339;
 use amc_core::{AgentId, Clock as _, Finding, Tier, limits};
 use amc_crypto::signer::StatementSigner as _;
 use amc_crypto::{Checkpoint, Note};
-use amc_evidence::Draft;
+use amc_evidence::{Draft, VerifiedEvent};
 use amc_scoring::{Bank, Claims, Report, ScoreInput, Status, render, score};
 use amc_workspace::home;
 use amc_workspace::{Answer, Failure, Opening, SignedFile};
@@ -51,6 +52,10 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
     let cosigned = unlocked.cosign(&evidence_dir)?;
     let BothLogs { evidence, audit, findings } = unlocked.verified_logs(&evidence_dir)?;
+    if !is_recorded(&evidence.events, &plan.agent) {
+        unlocked.writer.close().map_err(Failure::unable)?;
+        return Err(never_recorded(&plan.agent, &evidence.events));
+    }
 
     let report = score(&ScoreInput {
         workspace: &unlocked.workspace,
@@ -71,6 +76,26 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     writer.close().map_err(Failure::unable)?;
     let cosigned = monitor::cosign(&home, &passphrase);
     Ok(answer(&report, &dir, findings, cosigned.err().as_deref()))
+}
+
+fn is_recorded(evidence: &[VerifiedEvent], agent: &AgentId) -> bool {
+    evidence.iter().any(|record| record.event.agent.as_ref() == Some(agent))
+}
+
+/// A run stays in the audit log for ever, so a misspelt agent makes none. An agent with sessions, none of them in the
+/// window, is scored: that nothing was recorded is then what the report says.
+fn never_recorded(agent: &AgentId, evidence: &[VerifiedEvent]) -> Failure {
+    let known: BTreeSet<&str> =
+        evidence.iter().filter_map(|record| Some(record.event.agent.as_ref()?.as_str())).collect();
+    let known = if known.is_empty() {
+        "it has none of any agent yet".to_owned()
+    } else {
+        format!("it has some of {}", known.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    Failure::wrong(format!(
+        "the evidence log has no session of {agent}, so there is nothing to score; {known}. \
+         Record one with: amc wrap --agent {agent} -- COMMAND"
+    ))
 }
 
 /// The bank in force: this home's, if the auditor signed it.
