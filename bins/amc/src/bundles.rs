@@ -6,7 +6,7 @@ use std::path::Path;
 
 use amc_bundle::gate::{PolicyFile, PolicyTrust, pinned_policy_keys};
 use amc_bundle::{BundleVerdict, Decision};
-use amc_core::{Clock as _, limits};
+use amc_core::{Clock as _, FindingCode, limits};
 use amc_crypto::{TrustPolicy, Unverified, VerifierKey};
 use amc_workspace::home;
 use amc_workspace::{Answer, Failure, Opening, SystemClock};
@@ -21,7 +21,17 @@ fn open(path: &Path) -> Result<BufReader<File>, Failure> {
 }
 
 fn verdict(path: &Path, policy: &TrustPolicy) -> Result<BundleVerdict, Failure> {
-    amc_bundle::verify(open(path)?, policy).map_err(|error| Failure::wrong(format!("{}: {error}", path.display())))
+    let verdict = amc_bundle::verify(open(path)?, policy);
+    let verdict = verdict.map_err(|error| Failure::wrong(format!("{}: {error}", path.display())))?;
+    // Where not even a manifest could be read the file is no bundle; where the rest does not hold up to an authentic
+    // manifest, that is a verdict.
+    match verdict.first_error() {
+        Some(error) if error.code == FindingCode::BundleMalformed && verdict.issuer.is_none() => {
+            let what = format!("{} is no bundle: {}", path.display(), error.message);
+            Err(Failure::wrong(what).with(error.clone()))
+        }
+        _ => Ok(verdict),
+    }
 }
 
 pub(crate) fn verify(opening: &Opening, file: &Path, trusted: Option<&Path>) -> Result<Answer, Failure> {

@@ -6,6 +6,7 @@ use amc_core::kinds::{Role, kind_name};
 use amc_core::{Digest, timestamp};
 use amc_crypto::merkle;
 use amc_evidence::Event;
+use amc_evidence::event::{PayloadRef, Stored};
 use amc_ledger::{LogReader, StoredEvent};
 use amc_workspace::home;
 use amc_workspace::{Answer, Failure, Opening};
@@ -74,8 +75,28 @@ fn described(stored: &StoredEvent) -> Result<Value, Failure> {
     Ok(json!({
         "index": event.index, "event_hash": stored.signed.event_hash(), "kind": kind, "tier": event.tier,
         "agent_id": event.agent, "session_id": event.session, "wall_time": timestamp::to_rfc3339(event.wall_ns),
-        "payload": event.payload, "fields": fields,
+        "payload": event.payload.as_ref().map(payload), "fields": fields,
     }))
+}
+
+/// A payload reference with the names that the event format gives its parts.
+fn payload(reference: &PayloadRef) -> Value {
+    let (stored, differing) = match &reference.stored {
+        Stored::Full => ("full", None),
+        Stored::Redacted(bytes) => ("redacted", Some(bytes)),
+        Stored::Truncated(bytes) => ("truncated", Some(bytes)),
+        Stored::Omitted => ("omitted", None),
+    };
+    let mut shown = json!({
+        "wire_sha256": reference.wire_sha256, "wire_len": reference.wire_len,
+        "media_type": reference.media_type, "stored": stored,
+    });
+    if let Some(bytes) = differing {
+        shown["stored_sha256"] = json!(bytes.sha256);
+        shown["stored_len"] = json!(bytes.len);
+        shown["rules"] = json!(bytes.rules);
+    }
+    shown
 }
 
 pub(crate) fn prove(opening: &Opening, log: WhichLog, event: Digest, out: &Path) -> Result<Answer, Failure> {

@@ -57,7 +57,7 @@ pub(crate) fn verify(opening: &Opening, plan: &VerifyPlan) -> Result<Answer, Fai
         let failure = Failure::bad(&error);
         error.finding().cloned().into_iter().fold(failure, Failure::with)
     })?;
-    let mut findings: Vec<Finding> = verdict.findings().cloned().collect();
+    let mut findings = log_findings(&verdict);
     if verdict.audit.is_some() && mode == VerifyMode::Full {
         findings.extend(config_findings(&home, &policy, &recorded)?);
         findings.extend(
@@ -70,6 +70,20 @@ pub(crate) fn verify(opening: &Opening, plan: &VerifyPlan) -> Result<Answer, Fai
     }
     let good = !findings.iter().any(Finding::is_error);
     Ok(Answer { findings, ..Answer::new(&data(&verdict, mode), text(&verdict, mode, good)) })
+}
+
+/// The findings of both logs; a file of a log is named as it stands in the home, since both logs have the same files.
+fn log_findings(verdict: &PairVerdict) -> Vec<Finding> {
+    let logs = [(Role::Monitor, &verdict.evidence), (Role::Auditor, &verdict.audit)];
+    let found = logs.into_iter().filter_map(|(role, log)| Some((role, log.as_ref()?)));
+    let placed = |role: Role, finding: &Finding| {
+        let is_file =
+            ["checkpoint", "payloads/", "segments/", "tile/"].iter().any(|file| finding.subject.starts_with(file));
+        let subject =
+            if is_file { format!("logs/{}/{}", role.log_name(), finding.subject) } else { finding.subject.clone() };
+        Finding { subject, ..finding.clone() }
+    };
+    found.flat_map(|(role, log)| log.report.findings.iter().map(move |finding| placed(role, finding))).collect()
 }
 
 /// Checkpoints that the caller brings count only under a pinned log's signature.
