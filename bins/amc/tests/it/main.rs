@@ -1,0 +1,13 @@
+//! The whole product from outside: real processes, real logs, the command line as its page describes it.
+//!
+//! One test binary. The binaries beside `amc` must be built: `cargo build --workspace --bins`.
+
+mod answer;
+mod attacks;
+mod bad_input;
+mod channels;
+mod configs;
+mod home;
+mod json;
+mod services;
+mod wrap;
