@@ -3,18 +3,22 @@
 //! Depends on no package of the workspace (it must build when they do not), reads nothing from stdin, and never
 //! changes a tracked file.
 
+#![forbid(unsafe_code)]
+
 pub mod bench;
 pub mod boundary;
 pub mod ci;
 pub mod clients;
 pub mod docs;
 pub mod failure;
+pub mod fuzz;
 pub mod junit;
 pub mod process;
 pub mod python;
 pub mod quickstart;
 pub mod stage;
 pub mod step;
+pub mod strangers;
 pub mod suite;
 pub mod tidy;
 pub mod tools;
@@ -74,6 +78,16 @@ const TASKS: &[Task] = &[
         name: "docs",
         about: "the commands in README.md and docs/guides, run as they stand [PAGE…]",
         run: docs::command,
+    },
+    Task {
+        name: "strangers",
+        about: "Go's sumdb packages check our checkpoints, proofs and tiles",
+        run: strangers::command,
+    },
+    Task {
+        name: "fuzz",
+        about: "libFuzzer on every parser, some seconds each [--seconds N] [TARGET]",
+        run: fuzz::command,
     },
     Task { name: "tidy", about: "rules on the text of the tracked files", run: tidy::command },
     Task { name: "bench", about: "runs the bench target NAME of whichever package has it", run: bench::command },

@@ -1,5 +1,7 @@
 //! `cargo xtask`: the project's own tasks. Parses, calls one library function, prints, exits.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 stopped when told to, 2 the call or a file is wrong, 3 not possible now.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -5,6 +5,8 @@
 //! Receipts follow `docs/formats/` (compact JWS, `alg` EdDSA); trace lines are one JSON object each
 //! on the agent's standard output.
 
+#![forbid(unsafe_code)]
+
 pub mod receipts;
 pub mod trace;
 

@@ -7,6 +7,8 @@
 //!
 //! `docs/formats/bundle.md` and `docs/formats/gate-policy.md` are the specifications.
 
+#![forbid(unsafe_code)]
+
 pub mod archive;
 pub mod error;
 pub mod export;

@@ -4,6 +4,8 @@
 //! This crate is pure. It opens no file, reads no clock, holds no key and knows no network.
 //! Everything here is either a name that the other crates share or a bound that they respect.
 
+#![forbid(unsafe_code)]
+
 pub mod clock;
 pub mod codec;
 pub mod digest;

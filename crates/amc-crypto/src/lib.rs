@@ -5,6 +5,8 @@
 //! here as traits, one per purpose, each taking a typed value and never bytes of a caller's choice
 //! ([`signer`]). Verification results are types: see [`trust`].
 
+#![forbid(unsafe_code)]
+
 pub mod checkpoint;
 pub mod config;
 pub mod dsse;

@@ -5,6 +5,8 @@
 //! [`verify`] turns stored bytes into a [`VerifiedEvent`]; [`receipt`] derives a receipt's claims
 //! from an event and checks them against one.
 
+#![forbid(unsafe_code)]
+
 pub mod event;
 pub mod log;
 pub mod receipt;

@@ -11,6 +11,8 @@
 //!                     └────────► monitor (run/gateway.sock)
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod body;
 mod call;
 mod credentials;

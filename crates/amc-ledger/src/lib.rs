@@ -14,6 +14,8 @@
 //! retries after a failed write. Synchronous; clock, keys and storage come in as arguments. The
 //! byte formats are in `docs/formats/ledger.md`.
 
+#![forbid(unsafe_code)]
+
 mod engine;
 mod error;
 mod frame;

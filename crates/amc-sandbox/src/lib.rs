@@ -3,6 +3,8 @@
 //! This crate holds no key and decides no tier. It starts a process, copies its streams while it
 //! records them, and reports its end. The bare start is here; containment comes beside it.
 
+#![forbid(unsafe_code)]
+
 pub mod command;
 pub mod environment;
 pub mod isolation;

@@ -11,6 +11,8 @@
 //! [`caps`] takes away what may not stand, [`integrity`] says how far to trust it, and [`mod@score`]
 //! writes the [`Report`]. `docs/concepts/scoring.md` tells it for people.
 
+#![forbid(unsafe_code)]
+
 pub mod actions;
 pub mod bank;
 pub mod caps;

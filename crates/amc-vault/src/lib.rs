@@ -8,6 +8,8 @@
 //! This crate never prompts, never reads an environment variable and never touches a network.
 //! The format is drawn in `docs/formats/vault.md`, and above the code in `file` and `contents`.
 
+#![forbid(unsafe_code)]
+
 mod contents;
 mod disk;
 mod error;
