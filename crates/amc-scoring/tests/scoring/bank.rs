@@ -36,10 +36,7 @@ fn every_collected_fact_is_asked_for_and_pending_ones_belong_to_known_families()
         .filter(|fact| *fact != "llm.system_prompt_registered")
         .map(|fact| fact_kind(fact).unwrap().family())
         .collect();
-    assert_eq!(
-        families.into_iter().collect::<Vec<_>>(),
-        ["assurance", "boundary", "document", "egress", "sandbox", "trace"]
-    );
+    assert_eq!(families.into_iter().collect::<Vec<_>>(), ["assurance", "document", "egress", "sandbox", "trace"]);
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn a_good_session_passes_everything_that_is_collected() {
     world.session(1, &Call { status: 500, ..Call::default() });
     let bot = world.agent.clone();
     let session = world.open(&bot, SessionPurpose::Agent);
+    world.say(&bot, session, Tier::Observed, crate::boundary::probe(ProbePhase::Before, &[]));
     world.call(&bot, session, &Call { status: 429, ..Call::default() });
     for _ in 0..20 {
         world.call(&bot, session, &Call::default());

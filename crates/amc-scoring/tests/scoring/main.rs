@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bank;
+mod boundary;
 mod detectors;
 mod gates;
 mod pages;
