@@ -84,6 +84,9 @@ fn no_passphrase_and_a_wrong_one() {
         for word in ["locked", "--passphrase-file", "AMC_VAULT_PASSPHRASE"] {
             assert!(locked.stderr.contains(word), "{word} is missing: {locked}");
         }
+    }
+    // The monitor's compartment and the auditor's.
+    for arguments in [&["up"][..], &["gateway", "init"]] {
         let wrong = Answer::of(home.command().env("AMC_VAULT_PASSPHRASE", "not this one").args(arguments)).ends(3);
         assert!(wrong.stderr.contains("passphrase"), "{wrong}");
     }

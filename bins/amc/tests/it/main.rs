@@ -10,4 +10,5 @@ mod configs;
 mod home;
 mod json;
 mod services;
+mod witness;
 mod wrap;

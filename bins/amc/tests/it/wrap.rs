@@ -108,7 +108,7 @@ fn an_interpreter_that_is_not_there_ends_with_an_error_and_a_sealed_session() {
     std::fs::write(&script, "#!/no/such/interpreter\n").expect("a file");
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
     let answer = home.amc(&[&WRAP[..], &[&script.display().to_string()]].concat()).ends(127);
-    assert!(answer.stderr.contains("could not be started"), "{answer}");
+    assert!(answer.stderr.contains("No such file"), "{answer}");
     assert_eq!(outcome(&home), "sealed");
     home.json(&["verify"]).ends(0);
 }
