@@ -29,6 +29,20 @@ fn a_missing_home() {
 }
 
 #[test]
+fn a_home_whose_path_is_too_long_for_a_socket() {
+    let home = TestHome::new();
+    let deep = home.beside(&"deep/".repeat(20));
+    fs::create_dir_all(&deep).expect("directories");
+    let moved = deep.join("home");
+    fs::rename(home.root(), &moved).expect("it moves");
+    let moved = moved.display().to_string();
+    home.amc(&["--home", &moved, "verify"]).ends(0);
+    home.amc(&["--home", &moved, "up"]).ends(3).says(&["too many for a socket", "shorter path"]);
+    let wrap = ["--home", &moved, "wrap", "--agent", "support", "--isolation", "none", "--", "true"];
+    home.amc(&wrap).ends(125).says(&["shorter path"]);
+}
+
+#[test]
 fn a_file_where_the_home_should_be() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("home");

@@ -5,6 +5,7 @@
 mod answer;
 mod attacks;
 mod bad_input;
+mod boundary;
 mod channels;
 mod configs;
 mod home;

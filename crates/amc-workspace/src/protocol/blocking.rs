@@ -82,7 +82,8 @@ impl<Request: Serialize, Reply: Serialize + DeserializeOwned> Client<Request, Re
     /// # Errors
     /// When nobody listens there.
     pub fn connect(path: &Path) -> io::Result<Self> {
-        Ok(Client { connection: Connection::new(UnixStream::connect(path)?)?, next_id: 0, messages: PhantomData })
+        let stream = UnixStream::connect(path).map_err(|error| explain(path, error))?;
+        Ok(Client { connection: Connection::new(stream)?, next_id: 0, messages: PhantomData })
     }
 
     /// Sends a request and waits for its answer.
@@ -97,4 +98,16 @@ impl<Request: Serialize, Reply: Serialize + DeserializeOwned> Client<Request, Re
         let frame: Frame<Reply> = read_frame(&mut self.connection.reader)?.ok_or_else(closed)?;
         if frame.id == id { Ok(frame.body) } else { Err(ClientError::OutOfOrder) }
     }
+}
+
+/// The address of a Unix socket holds about a hundred bytes, which a home deep in a tree exceeds.
+fn explain(path: &Path, error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::InvalidInput {
+        return error;
+    }
+    let len = path.as_os_str().len();
+    io::Error::new(
+        error.kind(),
+        format!("{} has {len} bytes, too many for a socket; move the home to a shorter path", path.display()),
+    )
 }

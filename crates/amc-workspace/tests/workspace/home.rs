@@ -75,7 +75,7 @@ fn no_home_is_said_with_what_to_do() {
     assert!(matches!(refused, HomeError::Missing(_)) && refused.to_string().contains("amc init"), "{refused}");
     let file = dir.path().join("file");
     fs::write(&file, b"").expect("a file");
-    assert!(matches!(Home::open(&file), Err(HomeError::Missing(_))), "a file is no home");
+    assert!(matches!(Home::open(&file), Err(HomeError::NotADirectory(_))), "a file is no home");
 }
 
 #[test]
