@@ -21,7 +21,7 @@ use crate::writer::{Appended, Signers};
 
 /// A segment is followed by the next one beyond this: opening replays one segment, so its size
 /// bounds the time to open.
-pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// Space that is reserved ahead at once.
 const RESERVE_BYTES: u64 = 1 << 20;
 /// Reserved space that ordinary flushes leave alone, so that a log on a full disk can still record

@@ -118,6 +118,23 @@ impl ReadError {
     }
 }
 
+/// An index that was not rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum ReindexError {
+    /// A writer holds the log.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The log cannot be read, or is not what its checkpoint says.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The index itself failed.
+    #[error("the index cannot be written: {0}")]
+    Index(#[from] sled::Error),
+}
+
 /// A question that the index cannot answer.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {

@@ -1,4 +1,4 @@
-//! The sled index: by request id, session and event hash. Fed behind the log from the log itself,
+//! The sled index: by request id, session, agent and time, and event hash. Fed behind the log from the log itself,
 //! so it may lag, may be deleted, and is never needed to verify or to append.
 
 use std::collections::{HashMap, VecDeque};
@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use amc_core::kinds::Fields;
-use amc_core::{Digest, SessionId};
+use amc_core::{AgentId, Digest, SessionId};
 use amc_evidence::Event;
 
 use crate::error::{IndexError, ReadError};
@@ -18,9 +18,9 @@ use crate::reader::{Events, LogReader};
 /// Memory for sled's cache: enough for recent sessions.
 const CACHE_BYTES: u64 = 16 << 20;
 /// Events in one write to sled.
-const CHUNK_EVENTS: usize = 512;
+pub(crate) const CHUNK_EVENTS: usize = 512;
 /// The layout of the keys; another one is rebuilt.
-const LAYOUT: &[u8] = b"amc-index/1";
+const LAYOUT: &[u8] = b"amc-index/2";
 /// Bytes of an event_hash that make its key.
 const HASH_KEY_BYTES: usize = 16;
 
@@ -29,16 +29,18 @@ pub(crate) struct Index {
     database: sled::Db,
     requests: sled::Tree,
     sessions: sled::Tree,
+    agents: sled::Tree,
     hashes: sled::Tree,
 }
 
 impl Index {
-    fn open(dir: &Path) -> Result<Self, sled::Error> {
+    pub(crate) fn open(dir: &Path) -> Result<Self, sled::Error> {
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
         let database = config.open()?;
         let index = Index {
             requests: database.open_tree("requests")?,
             sessions: database.open_tree("sessions")?,
+            agents: database.open_tree("agents")?,
             hashes: database.open_tree("hashes")?,
             database,
         };
@@ -49,9 +51,9 @@ impl Index {
     }
 
     /// Empties the index, to be fed from the first event on.
-    fn clear(&self) -> Result<(), sled::Error> {
+    pub(crate) fn clear(&self) -> Result<(), sled::Error> {
         self.database.remove("next")?;
-        for tree in [&self.requests, &self.sessions, &self.hashes] {
+        for tree in [&self.requests, &self.sessions, &self.agents, &self.hashes] {
             tree.clear()?;
         }
         self.database.insert("layout", LAYOUT)?;
@@ -63,12 +65,15 @@ impl Index {
     }
 
     /// Adds events whose indices follow the ones before; done twice it changes nothing.
-    fn add(&self, events: &[(u64, Digest, Event, Option<Fields>)], next: u64) -> Result<(), sled::Error> {
-        let [mut requests, mut sessions, mut hashes] = [(); 3].map(|()| sled::Batch::default());
+    pub(crate) fn add(&self, events: &[(u64, Digest, Event, Option<Fields>)], next: u64) -> Result<(), sled::Error> {
+        let [mut requests, mut sessions, mut agents, mut hashes] = [(); 4].map(|()| sled::Batch::default());
         for (index, hash, event, fields) in events {
             hashes.insert(&hash.0[..HASH_KEY_BYTES], &index.to_be_bytes());
             if let Some(session) = event.session {
                 sessions.insert([session.0.as_slice(), &index.to_be_bytes()].concat(), &[]);
+            }
+            if let Some(agent) = &event.agent {
+                agents.insert(agent_key(agent, event.wall_ns, *index), &[]);
             }
             if let Some(request) = fields.as_ref().and_then(request_of) {
                 requests.insert(request_key(request, Some(*index)), &[]);
@@ -76,6 +81,7 @@ impl Index {
         }
         self.hashes.apply_batch(hashes)?;
         self.sessions.apply_batch(sessions)?;
+        self.agents.apply_batch(agents)?;
         self.requests.apply_batch(requests)?;
         self.database.insert("next", &next.to_be_bytes())?;
         Ok(())
@@ -91,6 +97,19 @@ impl Index {
 
     pub(crate) fn session(&self, session: SessionId) -> Result<Vec<u64>, IndexError> {
         last_numbers(&self.sessions, &session.0)
+    }
+
+    /// Events of an agent by wall time, then index; `from_ns` counts, `until_ns` does not.
+    pub(crate) fn agent(&self, agent: &AgentId, from_ns: i64, until_ns: i64) -> Result<Vec<u64>, IndexError> {
+        if from_ns >= until_ns {
+            return Ok(Vec::new());
+        }
+        let range = agent_key(agent, from_ns, 0)..agent_key(agent, until_ns, 0);
+        self.agents.range(range).keys().map(|key| Ok(number(&key?))).collect()
+    }
+
+    pub(crate) fn flush(&self) -> Result<(), sled::Error> {
+        self.database.flush().map(drop)
     }
 
     pub(crate) fn hash(&self, hash: &Digest) -> Result<Option<u64>, IndexError> {
@@ -143,6 +162,12 @@ fn request_key(request: &str, index: Option<u64>) -> Vec<u8> {
     let mut key = [request.as_bytes(), &[0]].concat();
     key.extend(index.map(u64::to_be_bytes).into_iter().flatten());
     key
+}
+
+/// The agent, a zero byte (no id has one), the wall time so that it sorts, and the index.
+fn agent_key(agent: &AgentId, wall_ns: i64, index: u64) -> Vec<u8> {
+    let time = wall_ns.cast_unsigned() ^ (1 << 63);
+    [agent.as_str().as_bytes(), &[0], &time.to_be_bytes(), &index.to_be_bytes()].concat()
 }
 
 fn number(bytes: &[u8]) -> u64 {

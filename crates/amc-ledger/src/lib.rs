@@ -13,11 +13,15 @@
 //! An append returns only when its event is durable. Nothing here deletes evidence, and nothing
 //! retries after a failed write. Synchronous; clock, keys and storage come in as arguments. The
 //! byte formats are in `docs/formats/ledger.md`.
+//!
+//! To embed it, begin with the programs in `examples/`: `write` ([`create`], [`Writer`]), `read`
+//! ([`LogReader`], [`verify()`]) and `prove` ([`Tree`] with `amc_crypto::merkle`).
 
 #![forbid(unsafe_code)]
 
 mod engine;
 mod error;
+mod export;
 mod frame;
 mod index;
 pub mod pair;
@@ -25,6 +29,7 @@ mod payload;
 mod publish;
 mod reader;
 mod recovery;
+mod reindex;
 mod snapshot;
 mod storage;
 #[cfg(test)]
@@ -34,7 +39,9 @@ mod verify;
 pub mod witness;
 mod writer;
 
-pub use error::{AppendError, FileError, IndexError, OpenError, ReadError};
+pub use error::{AppendError, FileError, IndexError, OpenError, ReadError, ReindexError};
+pub use export::ExportedTiles;
 pub use reader::{Events, LogReader, PayloadLocation, StoredEvent, Tree};
+pub use reindex::{Reindexed, reindex};
 pub use verify::{Progress, RevokedKey, VerifyMode, VerifyOptions, VerifyReport, verify};
 pub use writer::{Appended, Pending, Recovery, Signers, Writer, create};

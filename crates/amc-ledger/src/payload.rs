@@ -196,15 +196,16 @@ fn missing(subject: impl Into<String>, what: &str) -> ReadError {
     ReadError::Damaged(Finding::error(FindingCode::PayloadMissing, subject, what))
 }
 
-/// Reads payloads; keeps the pack that it read last open.
+/// Reads payloads; keeps the pack that it read last open, and the decoder's tables.
 pub(crate) struct PackReader {
     files: Files,
     last: Option<(u32, OpenFile)>,
+    decoder: FrameDecoder,
 }
 
 impl PackReader {
     pub(crate) fn new(files: &Files) -> Self {
-        PackReader { files: files.clone(), last: None }
+        PackReader { files: files.clone(), last: None, decoder: FrameDecoder::new() }
     }
 
     /// The stored bytes of a payload, compared with its digest; `None` when nothing was kept.
@@ -245,7 +246,8 @@ impl PackReader {
         }
         let content = match head[4] {
             RAW => kept,
-            ZSTD => unsqueeze(&kept, content_len).ok_or_else(|| wrong("its payload does not decompress"))?,
+            ZSTD => unsqueeze(&mut self.decoder, &kept, content_len)
+                .ok_or_else(|| wrong("its payload does not decompress"))?,
             _ => return Err(wrong("its payload is kept in an unknown way")),
         };
         if content.len() as u64 != len || amc_crypto::sha256(&content) != digest {
@@ -266,8 +268,7 @@ impl PackReader {
     }
 }
 
-fn unsqueeze(kept: &[u8], len: usize) -> Option<Vec<u8>> {
-    let mut decoder = FrameDecoder::new();
+fn unsqueeze(decoder: &mut FrameDecoder, kept: &[u8], len: usize) -> Option<Vec<u8>> {
     decoder.set_max_window_size(WINDOW_BYTES_MAX).ok()?;
     let mut content = vec![0; len];
     let written = decoder.decode_all(kept, &mut content).ok()?;
@@ -280,11 +281,13 @@ mod tests {
 
     #[test]
     fn contents_come_back_from_either_coding() {
+        let mut decoder = FrameDecoder::new();
         for content in [Vec::new(), b"short".to_vec(), vec![b'a'; 100_000], (0..=255).cycle().take(70_000).collect()] {
             let record = encode_record(&content);
             assert!(record.len() <= HEAD_BYTES + content.len());
             let kept = &record[HEAD_BYTES..];
-            let back = if record[4] == ZSTD { unsqueeze(kept, content.len()) } else { Some(kept.to_vec()) };
+            let back =
+                if record[4] == ZSTD { unsqueeze(&mut decoder, kept, content.len()) } else { Some(kept.to_vec()) };
             assert_eq!(back, Some(content));
         }
     }
@@ -293,8 +296,12 @@ mod tests {
     fn a_record_never_unpacks_to_more_than_it_declares() {
         let record = encode_record(&vec![b'a'; 100_000]);
         assert_eq!(record[4], ZSTD);
-        assert_eq!(unsqueeze(&record[HEAD_BYTES..], 99_999), None);
-        assert_eq!(unsqueeze(&record[HEAD_BYTES..], 100_001), None);
+        let mut decoder = FrameDecoder::new();
+        for len in [99_999, 100_001] {
+            assert_eq!(unsqueeze(&mut decoder, &record[HEAD_BYTES..], len), None);
+        }
+        let back = unsqueeze(&mut decoder, &record[HEAD_BYTES..], 100_000);
+        assert_eq!(back, Some(vec![b'a'; 100_000]), "the decoder goes on after what it refused");
     }
 
     #[test]

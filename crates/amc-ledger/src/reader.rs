@@ -335,7 +335,7 @@ impl Tree {
     }
 
     /// The hashes `[first, first + count)` of a tile level, all in one tile.
-    fn row(&self, level: u8, first: u64, count: u64) -> Result<Vec<Digest>, ReadError> {
+    pub(crate) fn row(&self, level: u8, first: u64, count: u64) -> Result<Vec<Digest>, ReadError> {
         let edge = (first..first + count).map(|index| self.edge.hash(level, index)).collect::<Option<Vec<_>>>();
         if let Some(row) = edge {
             return Ok(row);

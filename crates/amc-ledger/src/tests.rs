@@ -19,6 +19,7 @@ use crate::writer::Signers;
 
 mod attacks;
 mod crashes;
+mod derived;
 mod forge;
 mod logs;
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use amc_core::kinds::{Fields, LogOpened, kind_name};
-use amc_core::{Clock, Digest, Instant, RequestId, SessionId};
+use amc_core::{AgentId, Clock, Digest, Instant, RequestId, SessionId};
 use amc_crypto::Note;
 use amc_crypto::signer::{CheckpointSigner, EventSigner};
 use amc_evidence::{Content, Draft, Event, LogState, SignedEvent};
@@ -301,6 +301,15 @@ impl Writer {
     /// [`IndexError`] when there is no index.
     pub fn lookup_session(&self, session: SessionId) -> Result<Vec<u64>, IndexError> {
         self.index()?.session(session)
+    }
+
+    /// Indices of the events of an agent in a span of wall time (nanoseconds since the epoch;
+    /// `from_ns` counts, `until_ns` does not), by time, as far as the index has come.
+    ///
+    /// # Errors
+    /// [`IndexError`] when there is no index.
+    pub fn lookup_agent(&self, agent: &AgentId, from_ns: i64, until_ns: i64) -> Result<Vec<u64>, IndexError> {
+        self.index()?.agent(agent, from_ns, until_ns)
     }
 
     /// Index of the event with this event_hash, as far as the index has come.

@@ -12,8 +12,8 @@ use crate::frame::{
 use crate::reader::PayloadLocation;
 use crate::storage::Files;
 
-/// Events in one piece of work.
-const CHUNK_EVENTS: usize = 256;
+/// Events in one piece of work, and so signatures in one batch: more gain little and take memory.
+const CHUNK_EVENTS: usize = 1024;
 /// A flush has a bound of some megabytes; what has no checkpoint for longer is none of ours.
 const FLUSH_EVENTS_MAX: usize = 1 << 17;
 
@@ -113,21 +113,24 @@ impl Scan {
             }
             let Some(cursor) = &mut self.cursor else { break };
             let at = cursor.offset();
-            let place = format!("{}+{at}", cursor.file().name());
-            match next_frame(cursor, self.first_index, self.flushed)? {
+            let frame = next_frame(cursor, self.first_index, self.flushed)?;
+            let place = || format!("{}+{at}", cursor.file().name());
+            match frame {
                 Ok(Some(Frame::Event { signed, location })) => {
                     self.open.push(Item::Event { signed, location });
                     if self.open.len() > FLUSH_EVENTS_MAX {
+                        let place = place();
                         self.stop(FindingCode::CheckpointInvalid, place, "no checkpoint ends this flush");
                     }
                 }
                 Ok(Some(Frame::Checkpoint(end))) => {
+                    let place = place();
                     self.flushed = cursor.offset();
                     self.events += self.open.iter().filter(|item| matches!(item, Item::Event { .. })).count() as u64;
                     self.open.push(Item::Checkpoint { end, place });
                     chunk.append(&mut self.open);
                 }
-                Ok(Some(Frame::Snapshot(bytes))) => self.open.push(Item::Snapshot { bytes, place }),
+                Ok(Some(Frame::Snapshot(bytes))) => self.open.push(Item::Snapshot { bytes, place: place() }),
                 Ok(None) => self.end_segment(None)?,
                 Err(FrameError::Incomplete) => self.end_segment(Some((at, "a frame ends beyond the file", false)))?,
                 Err(FrameError::Damaged(what)) => self.end_segment(Some((at, what, true)))?,

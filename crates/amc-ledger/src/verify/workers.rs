@@ -1,14 +1,15 @@
-//! The work that needs no order, on several threads: decoding, signatures, payload digests. The
-//! results come back in order, and a bounded number is under way.
+//! The work that needs no order, on several threads: decoding, signatures (a piece's together),
+//! payload digests. The results come back in order, and a bounded number is under way.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::vec::IntoIter;
 
 use amc_core::kinds::Fields;
 use amc_core::{Digest, Finding};
 use amc_crypto::note::{KeyKind, VerifierKey};
-use amc_crypto::{Note, Unverified};
+use amc_crypto::{Checkpoint, Note, Unverified};
 use amc_evidence::event::EventError;
 use amc_evidence::{Event, EventTrust, KeyHistory, SignedEvent, VerifiedEvent};
 
@@ -17,6 +18,7 @@ use super::scan::{Item, Scan};
 use super::{VerifyMode, VerifyOptions, VerifyReport};
 use crate::error::ReadError;
 use crate::payload::PackReader;
+use crate::reader::PayloadLocation;
 use crate::storage::Files;
 
 /// Threads at most; more than the disk and two cores can feed are of no use.
@@ -82,8 +84,19 @@ pub(super) fn run(files: &Files, options: &VerifyOptions<'_>, mut judge: Judge<'
         }
         drop(inbox);
         let mut under_way: VecDeque<Receiver<Result<Piece, ReadError>>> = VecDeque::new();
+        let (found, scanned) = sync_channel(PIECES_PER_THREAD);
+        let scanner = scope.spawn(move || {
+            // Nobody listens any more when the verification has ended.
+            while let next @ (Ok(Some(_)) | Err(_)) = scan.next() {
+                let failed = next.is_err();
+                if found.send(next).is_err() || failed {
+                    break;
+                }
+            }
+            scan
+        });
         while !judge.has_stopped() {
-            let items = scan.next()?;
+            let items = scanned.recv().ok().transpose()?.flatten();
             let ended = items.is_none();
             if let Some(items) = items {
                 let (reply, receiver) = sync_channel(1);
@@ -99,9 +112,9 @@ pub(super) fn run(files: &Files, options: &VerifyOptions<'_>, mut judge: Judge<'
                 break;
             }
         }
-        drop(jobs);
-        let broken = scan.broken;
-        Ok(judge.conclude(scan.findings, broken))
+        drop((jobs, scanned));
+        let scan = scanner.join().expect("reading segments does not panic");
+        Ok(judge.conclude(scan.findings, scan.broken))
     })
 }
 
@@ -110,42 +123,94 @@ fn work(desk: &Desk, inbox: &Mutex<Receiver<Job>>) {
     loop {
         let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { items, keys, reply }) = job else { return };
-        let done = items.into_iter().map(|item| desk.check(item, &keys, &mut packs)).collect::<Result<Vec<_>, _>>();
+        let done = desk.check_all(items, &keys, &mut packs);
         // When nobody listens any more the verification has ended.
         let _ = reply.send(done.map(|done| Piece { done, keys: keys.spans().len() }));
     }
 }
 
+/// What a batch said of the signatures of a piece, in the order of its items.
+struct Signatures {
+    events: IntoIter<Option<Box<VerifiedEvent>>>,
+    checkpoints: IntoIter<bool>,
+}
+
 impl Desk {
-    fn check(&self, item: Item, keys: &KeyHistory, packs: &mut PackReader) -> Result<Done, ReadError> {
+    fn check_all(&self, items: Vec<Item>, keys: &KeyHistory, packs: &mut PackReader) -> Result<Vec<Done>, ReadError> {
+        let mut signatures = self.signatures(&items, keys);
+        items.into_iter().map(|item| self.check(item, &mut signatures, keys, packs)).collect()
+    }
+
+    /// Verifies all signatures of a piece together.
+    fn signatures(&self, items: &[Item], keys: &KeyHistory) -> Signatures {
+        if self.mode == VerifyMode::Quick {
+            return Signatures { events: Vec::new().into_iter(), checkpoints: Vec::new().into_iter() };
+        }
+        let event = |item: &Item| match item {
+            Item::Event { signed, .. } => Some(Unverified::new(signed.clone())),
+            _ => None,
+        };
+        let trust = EventTrust { origin: &self.origin, keys };
+        let events = Unverified::verify_all(items.iter().filter_map(event).collect(), &trust);
+        let events: Vec<_> = events.into_iter().map(|event| event.ok().map(Box::new)).collect();
+        let checkpoint = |item: &Item| match item {
+            Item::Checkpoint { end, .. } => Some(end.note.clone()),
+            _ => None,
+        };
+        let notes: Vec<Note> = items.iter().filter_map(checkpoint).collect();
+        let sizes = notes.iter().map(|note| Checkpoint::parse(note.text()).map_or(0, |checkpoint| checkpoint.size));
+        let signers: Vec<_> = sizes.map(|size| checkpoint_key(size, &self.origin, keys)).collect();
+        let known = notes.iter().zip(&signers).filter_map(|(note, key)| Some((note, key.as_ref()?)));
+        let mut holds = Note::verify_signatures(&known.collect::<Vec<_>>()).into_iter();
+        let checkpoints: Vec<bool> =
+            signers.iter().map(|key| key.is_some() && holds.next().unwrap_or_default()).collect();
+        Signatures { events: events.into_iter(), checkpoints: checkpoints.into_iter() }
+    }
+
+    fn check(
+        &self,
+        item: Item,
+        signatures: &mut Signatures,
+        keys: &KeyHistory,
+        packs: &mut PackReader,
+    ) -> Result<Done, ReadError> {
         match item {
             Item::Snapshot { bytes, place } => Ok(Done::Snapshot { bytes, place }),
             Item::Checkpoint { end, place } => {
-                let size = amc_crypto::Checkpoint::parse(end.note.text()).map_or(0, |checkpoint| checkpoint.size);
-                let signed = self.mode == VerifyMode::Quick || is_signed(&end.note, size, &self.origin, keys);
+                let signed = self.mode == VerifyMode::Quick || signatures.checkpoints.next().unwrap_or_default();
                 Ok(Done::Checkpoint { note: end.note, place, signed })
             }
             Item::Event { signed, location } => {
-                let checked = check_event(signed, &self.origin, keys, self.mode);
-                let payload = match &checked {
-                    Checked::Verified(record) => record.event.payload.clone().zip(Some(record.event.index)),
-                    Checked::Read { event, .. } => event.payload.clone().zip(Some(event.index)),
-                    Checked::Malformed(_) => None,
+                let checked = match (self.mode, signatures.events.next().flatten()) {
+                    (_, Some(verified)) => Checked::Verified(verified),
+                    (VerifyMode::Full, None) => read_event(signed),
+                    (VerifyMode::Quick, None) => check_event(signed, &self.origin, keys, self.mode),
                 };
-                let payload = match payload {
-                    Some((payload, index)) if self.mode == VerifyMode::Full => {
-                        let subject = format!("{}#{index}", self.origin);
-                        match packs.read(&subject, &payload, location) {
-                            Ok(Some(_)) => PayloadState::Good,
-                            Ok(None) => PayloadState::None,
-                            Err(ReadError::Damaged(finding)) => PayloadState::Bad(finding),
-                            Err(error) => return Err(error),
-                        }
-                    }
-                    _ => PayloadState::None,
-                };
+                let payload = self.payload(&checked, location, packs)?;
                 Ok(Done::Event { checked, payload })
             }
+        }
+    }
+
+    fn payload(
+        &self,
+        checked: &Checked,
+        location: Option<PayloadLocation>,
+        packs: &mut PackReader,
+    ) -> Result<PayloadState, ReadError> {
+        let event = match checked {
+            Checked::Verified(record) => &record.event,
+            Checked::Read { event, .. } => event,
+            Checked::Malformed(_) => return Ok(PayloadState::None),
+        };
+        let Some(payload) = event.payload.as_ref().filter(|_| self.mode == VerifyMode::Full) else {
+            return Ok(PayloadState::None);
+        };
+        match packs.read(&format!("{}#{}", self.origin, event.index), payload, location) {
+            Ok(Some(_)) => Ok(PayloadState::Good),
+            Ok(None) => Ok(PayloadState::None),
+            Err(ReadError::Damaged(finding)) => Ok(PayloadState::Bad(finding)),
+            Err(error) => Err(error),
         }
     }
 }
@@ -153,22 +218,35 @@ impl Desk {
 /// Decodes an event and, where the mode asks for it, verifies its signature. A key rotation is
 /// verified in every mode, since the keys of what follows depend on it.
 pub(super) fn check_event(signed: SignedEvent, origin: &str, keys: &KeyHistory, mode: VerifyMode) -> Checked {
-    let hash = signed.event_hash();
-    let (event, fields) = match Event::decode(&signed.body) {
-        Ok(decoded) => decoded,
-        Err(error) => return Checked::Malformed(error),
-    };
-    if mode == VerifyMode::Full || matches!(fields, Some(Fields::KeyRotated(_))) {
-        let trust = EventTrust { origin, keys };
-        if let Ok(verified) = Unverified::new(signed.clone()).verify(&trust) {
-            return Checked::Verified(Box::new(verified));
+    match read_event(signed) {
+        Checked::Read { event, fields, hash, signed }
+            if mode == VerifyMode::Full || matches!(fields.as_deref(), Some(Fields::KeyRotated(_))) =>
+        {
+            let trust = EventTrust { origin, keys };
+            match Unverified::new(signed.clone()).verify(&trust) {
+                Ok(verified) => Checked::Verified(Box::new(verified)),
+                Err(_) => Checked::Read { event, fields, hash, signed },
+            }
         }
+        read => read,
     }
-    Checked::Read { event: Box::new(event), fields: fields.map(Box::new), hash, signed }
 }
 
-/// Whether the log signed a checkpoint of this size: with the key that signed the last event in it.
+/// Decodes an event whose signature does not hold or is not looked at.
+fn read_event(signed: SignedEvent) -> Checked {
+    let hash = signed.event_hash();
+    match Event::decode(&signed.body) {
+        Ok((event, fields)) => Checked::Read { event: Box::new(event), fields: fields.map(Box::new), hash, signed },
+        Err(error) => Checked::Malformed(error),
+    }
+}
+
+/// The key that signs a checkpoint of this size: the one that signed the last event in it.
+fn checkpoint_key(size: u64, origin: &str, keys: &KeyHistory) -> Option<VerifierKey> {
+    VerifierKey::new(origin, KeyKind::Ed25519, keys.key_at(size.saturating_sub(1))).ok()
+}
+
+/// Whether the log signed a checkpoint of this size.
 pub(super) fn is_signed(note: &Note, size: u64, origin: &str, keys: &KeyHistory) -> bool {
-    let key = VerifierKey::new(origin, KeyKind::Ed25519, keys.key_at(size.saturating_sub(1)));
-    key.is_ok_and(|key| note.verify_signature(&key).is_ok())
+    checkpoint_key(size, origin, keys).is_some_and(|key| note.verify_signature(&key).is_ok())
 }
