@@ -10,6 +10,7 @@ mod export;
 mod init;
 mod logs;
 mod monitor;
+mod reindex;
 mod run;
 mod unlock;
 
@@ -59,6 +60,11 @@ enum Verb {
     },
     /// Score an agent's evidence, seal the report, record it.
     Run(run::Plan),
+    /// The audit log.
+    Ledger {
+        #[command(subcommand)]
+        verb: LedgerVerb,
+    },
     /// Portable evidence.
     Bundle {
         #[command(subcommand)]
@@ -73,6 +79,16 @@ enum Verb {
     Gateway {
         #[command(subcommand)]
         verb: GatewayVerb,
+    },
+}
+
+#[derive(Subcommand)]
+enum LedgerVerb {
+    /// Rebuild the index and missing tiles; the log must not be open.
+    Reindex {
+        /// Always audit here.
+        #[arg(long, value_parser = ["audit"], default_value = "audit")]
+        log: String,
     },
 }
 
@@ -132,6 +148,7 @@ fn main() -> ExitCode {
         }
         Verb::Cosign { evidence } => ("cosign", logs::cosign_once(&opening, evidence.as_deref())),
         Verb::Run(plan) => ("run", run::run(&opening, &plan)),
+        Verb::Ledger { verb: LedgerVerb::Reindex { log: _ } } => ("ledger reindex", reindex::reindex(&opening)),
         Verb::Bundle { verb: BundleVerb::Export(plan) } => ("bundle export", export::export(&opening, &plan)),
         Verb::Config { verb: ConfigVerb::Sign { path } } => ("config sign", configs::sign(&opening, &path)),
         Verb::Gateway { verb: GatewayVerb::Init { listen, providers } } => {

@@ -10,6 +10,7 @@ mod daemon;
 mod gateway;
 mod init;
 mod operator;
+mod reindex;
 mod secrets;
 mod sessions;
 mod unlock;
@@ -65,10 +66,25 @@ enum Verb {
     },
     /// Cosign the newest checkpoint of the audit log.
     Cosign,
+    /// The evidence log.
+    Ledger {
+        #[command(subcommand)]
+        verb: LedgerVerb,
+    },
     /// Keys and secrets.
     Vault {
         #[command(subcommand)]
         verb: VaultVerb,
+    },
+}
+
+#[derive(Subcommand)]
+enum LedgerVerb {
+    /// Rebuild the index and missing tiles; the log must not be open.
+    Reindex {
+        /// Always evidence here.
+        #[arg(long, value_parser = ["evidence"], default_value = "evidence")]
+        log: String,
     },
 }
 
@@ -115,6 +131,7 @@ fn run(verb: Verb, opening: &Opening, json: bool) -> (&'static str, Result<Answe
         }
         Verb::Start { while_used } => ("start", daemon::start(opening, while_used)),
         Verb::Cosign => ("cosign", witness::cosign_once(opening)),
+        Verb::Ledger { verb: LedgerVerb::Reindex { log: _ } } => ("ledger reindex", reindex::reindex(opening)),
         Verb::Vault { verb: VaultVerb::Secret { verb } } => match verb {
             SecretVerb::Set { name } => ("vault secret set", secrets::set(opening, &name)),
             SecretVerb::List => ("vault secret list", secrets::list(opening)),
