@@ -36,6 +36,10 @@ fn nextest(workspace: &Workspace) -> Result<(), Failure> {
     if report.exists() {
         fs::remove_file(&report)?;
     }
+    // Built apart, so that a build that fails is said at once and no report is looked for.
+    let mut build = cargo(&workspace.root);
+    build.args(["nextest", "run", "--workspace", "--locked", "--no-run"]);
+    process::pass_through(&mut build)?;
     let mut command = cargo(&workspace.root);
     command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--status-level", "fail"]);
     let outcome = process::pass_through(&mut command);
