@@ -319,6 +319,21 @@ pub(crate) enum LedgerVerb {
         #[arg(long, value_enum, default_value = "evidence")]
         log: WhichLog,
     },
+    /// Write the tree as static files for clients of C2SP tlog-tiles.
+    Export {
+        /// Where to; an earlier export of this log there grows.
+        #[arg(long, value_name = "DIR")]
+        tiles: PathBuf,
+        /// Which log.
+        #[arg(long, value_enum, default_value = "evidence")]
+        log: WhichLog,
+    },
+    /// Rebuild the index and missing tiles of a log that is not open.
+    Reindex {
+        /// Which log.
+        #[arg(long, value_enum, default_value = "evidence")]
+        log: WhichLog,
+    },
 }
 
 #[derive(Subcommand)]

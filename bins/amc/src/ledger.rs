@@ -7,7 +7,7 @@ use amc_core::{Digest, timestamp};
 use amc_crypto::merkle;
 use amc_evidence::Event;
 use amc_evidence::event::{PayloadRef, Stored};
-use amc_ledger::{LogReader, StoredEvent};
+use amc_ledger::{LogReader, ReadError, StoredEvent};
 use amc_workspace::home;
 use amc_workspace::{Answer, Failure, Opening};
 use serde_json::{Value, json};
@@ -97,6 +97,23 @@ fn payload(reference: &PayloadRef) -> Value {
         shown["rules"] = json!(bytes.rules);
     }
     shown
+}
+
+pub(crate) fn export(opening: &Opening, log: WhichLog, dir: &Path) -> Result<Answer, Failure> {
+    let reader = open(opening, log)?;
+    let done = reader.export_tiles(dir).map_err(|error| match error {
+        ReadError::Damaged(finding) => Failure::bad("the log's tree was not exported").with(finding),
+        error => Failure::wrong(error),
+    })?;
+    let data = json!({ "dir": dir, "size": done.size, "full": done.full, "partial": done.partial });
+    let text = format!(
+        "Wrote {} full and {} partial tiles of {} events to {}\n",
+        done.full,
+        done.partial,
+        done.size,
+        dir.display()
+    );
+    Ok(Answer::new(&data, text))
 }
 
 pub(crate) fn prove(opening: &Opening, log: WhichLog, event: Digest, out: &Path) -> Result<Answer, Failure> {

@@ -23,7 +23,7 @@ use amc_workspace::answer::{self, Answer, Failure};
 use amc_workspace::{Opening, call};
 use clap::CommandFactory as _;
 
-use cli::{BundleVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, VaultVerb, Verb};
+use cli::{BundleVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, VaultVerb, Verb, WhichLog};
 
 fn main() -> ExitCode {
     let Cli { common, verb } = match call::parse() {
@@ -59,6 +59,12 @@ fn main() -> ExitCode {
         }
         Verb::Bundle { verb: BundleVerb::Inspect { file } } => ("bundle inspect", bundles::inspect(&file)),
         Verb::Gate(plan) => ("gate", bundles::gate(&opening, &plan)),
+        Verb::Ledger { verb: LedgerVerb::Reindex { log: WhichLog::Evidence } } => {
+            return signers::become_monitor("ledger reindex", common.json);
+        }
+        Verb::Ledger { verb: LedgerVerb::Reindex { log: WhichLog::Audit } } => {
+            return signers::become_auditor("ledger reindex", common.json);
+        }
         Verb::Ledger { verb } => run_ledger(&opening, verb),
         Verb::Receipt { verb: ReceiptVerb::Verify { receipt, body, trust } } => {
             ("receipt verify", receipts::verify(&opening, &receipt, body.as_deref(), trust.as_deref()))
@@ -81,6 +87,8 @@ fn run_ledger(opening: &Opening, verb: LedgerVerb) -> (&'static str, Result<Answ
         LedgerVerb::Show { index, log } => ("ledger show", ledger::show(opening, log, index)),
         LedgerVerb::Tail { count, log } => ("ledger tail", ledger::tail(opening, log, count)),
         LedgerVerb::Prove { event, out, log } => ("ledger prove", ledger::prove(opening, log, event, &out)),
+        LedgerVerb::Export { tiles, log } => ("ledger export", ledger::export(opening, log, &tiles)),
+        LedgerVerb::Reindex { .. } => unreachable!("the log's owner has taken over"),
     }
 }
 

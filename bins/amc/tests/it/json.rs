@@ -157,6 +157,27 @@ fn ledger_events_have_their_nine_keys() {
 }
 
 #[test]
+fn ledger_export_writes_a_tree_and_reindex_goes_to_the_log_s_owner() {
+    let scored = TestHome::scored();
+    for (log, owner) in [("evidence", "monitor"), ("audit", "auditor")] {
+        let head = scored.home.json(&["ledger", "head", "--log", log]).ends(0).data();
+        let out = scored.bundle.with_extension(format!("{log}-tiles"));
+        let path = out.to_str().expect("text");
+        let export = scored.home.json(&["ledger", "export", "--tiles", path, "--log", log]).ends(0);
+        assert_eq!(keys(&export.data()), ["dir", "full", "partial", "size"]);
+        assert_eq!(export.data()["size"], head["size"]);
+        let checkpoint = std::fs::read_to_string(out.join("checkpoint")).expect("was exported");
+        assert_eq!(checkpoint, head["checkpoint"].as_str().expect("a note"));
+        let edge = out.join(format!("tile/0/000.p/{}", head["size"]));
+        assert_eq!(std::fs::metadata(edge).expect("was exported").len(), head["size"].as_u64().expect("a size") * 32);
+
+        let reindex = scored.home.json(&["ledger", "reindex", "--log", log]).ends(0);
+        assert_eq!(reindex.json()["command"], "ledger reindex", "{owner}");
+        assert_eq!(reindex.data(), json!({ "events": head["size"], "tiles": 0 }));
+    }
+}
+
+#[test]
 fn a_wrong_flag_is_2_and_with_json_still_one_object() {
     let home = TestHome::new();
     let text = home.amc(&["verify", "--no-such-flag"]).ends(2);
