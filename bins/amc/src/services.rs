@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -60,33 +61,39 @@ pub(crate) fn start_monitor(opening: &Opening, home: &Home, while_used: bool) ->
     if let Some(file) = &opening.passphrase_file {
         command.arg("--passphrase-file").arg(file);
     }
-    start(command, "amc-monitor").map(|(child, _)| child)
+    start(command, home, "monitor").map(|(child, _)| child)
 }
 
-/// Starts a gateway in the background; gives where it listens. Its diagnostics go to a file of the
-/// home, since the terminal is the agent's; why it could not start is shown here.
+/// Starts a gateway in the background; gives where it listens.
 pub(crate) fn start_gateway(home: &Home, listen: Option<SocketAddr>) -> Result<(Child, SocketAddr), Failure> {
-    let log_path = home.process_log("gateway");
-    let log = File::create(&log_path).map_err(|error| Failure::unable(format!("{}: {error}", log_path.display())))?;
     let mut command = signers::keyless("amc-gateway");
-    command.stderr(log);
     command.arg("start").arg("--home").arg(home.root());
     if let Some(listen) = listen {
         command.arg("--listen").arg(listen.to_string());
     }
-    let (child, ready) = start(command, "amc-gateway").map_err(|failure| {
-        let why = std::fs::read_to_string(&log_path).unwrap_or_default();
-        Failure { message: if why.is_empty() { failure.message } else { why.trim_end().to_owned() }, ..failure }
-    })?;
+    let (child, ready) = start(command, home, "gateway")?;
     let listening = ready["listening"].as_str().and_then(|text| text.parse().ok());
     Ok((child, listening.ok_or_else(|| Failure::unable("amc-gateway did not say where it listens"))?))
 }
 
+/// Held while somebody looks whether services run and starts them: two that come at once start one.
+pub(crate) fn starting(home: &Home) -> Result<File, Failure> {
+    let path = home.file("run/start.lock");
+    let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let lock = lock.and_then(|file| file.lock().map(|()| file));
+    lock.map_err(|error| Failure::unable(format!("{}: {error}", path.display())))
+}
+
 /// Starts a process that says on one line when it is ready. It is in a process group of its own, so
-/// that a key typed at the agent's terminal does not stop it.
-fn start(mut command: Command, name: &str) -> Result<(Child, serde_json::Value), Failure> {
-    let missing = |error| Failure::unable(format!("cannot start {name}: {error}; install it beside amc or in PATH"));
-    let mut child = command.stdout(Stdio::piped()).process_group(0).spawn().map_err(missing)?;
+/// that a key typed at the agent's terminal does not stop it, and its diagnostics go to a file of the
+/// home; why it could not start is shown here.
+fn start(mut command: Command, home: &Home, name: &str) -> Result<(Child, serde_json::Value), Failure> {
+    let log_path = home.process_log(name);
+    let log = File::options().write(true).create(true).truncate(true).mode(0o600).open(&log_path);
+    let log = log.map_err(|error| Failure::unable(format!("{}: {error}", log_path.display())))?;
+    let missing =
+        |error| Failure::unable(format!("cannot start amc-{name}: {error}; install it beside amc or in PATH"));
+    let mut child = command.stdout(Stdio::piped()).stderr(log).process_group(0).spawn().map_err(missing)?;
     let mut out = BufReader::new(child.stdout.take().expect("standard output is a pipe"));
     let mut line = String::new();
     out.read_line(&mut line).map_err(Failure::unable)?;
@@ -94,8 +101,10 @@ fn start(mut command: Command, name: &str) -> Result<(Child, serde_json::Value),
         return Ok((child, ready));
     }
     let status = child.wait().map_err(Failure::unable)?;
-    // It has said why on standard error, with the exit code that fits.
-    let message = format!("{name} did not start");
+    let why = std::fs::read_to_string(&log_path).unwrap_or_default();
+    let why = why.trim_end().strip_prefix("amc: ").unwrap_or(why.trim_end());
+    let message = if why.is_empty() { format!("amc-{name} did not start") } else { why.to_owned() };
+    // It ends with the exit code that fits.
     Err(match status.code() {
         Some(1) => Failure::bad(message),
         Some(2) => Failure::wrong(message),
@@ -105,6 +114,7 @@ fn start(mut command: Command, name: &str) -> Result<(Child, serde_json::Value),
 
 pub(crate) fn up(opening: &Opening) -> Result<Answer, Failure> {
     let home = opening.home()?;
+    let starting = starting(&home)?;
     let mut client = match connect(&home)? {
         Some(client) => client,
         None => {
@@ -115,6 +125,7 @@ pub(crate) fn up(opening: &Opening) -> Result<Answer, Failure> {
     if monitor_status(&mut client)?.gateway_listen.is_none() {
         start_gateway(&home, None)?;
     }
+    drop(starting);
     let status = monitor_status(&mut client)?;
     let text = format!("The monitor runs (process {})\nThe gateway listens at {}\n", status.pid, listen_text(&status));
     Ok(Answer::new(&status_data(Some(&status)), text))
@@ -179,6 +190,8 @@ fn listen_text(status: &MonitorStatus) -> &str {
 fn status_data(status: Option<&MonitorStatus>) -> serde_json::Value {
     let monitor = status
         .map(|status| json!({ "pid": status.pid, "events": status.events, "open_sessions": status.open_sessions }));
-    let gateway = status.and_then(|status| status.gateway_listen.as_ref()).map(|listen| json!({ "listen": listen }));
-    json!({ "monitor": monitor, "gateway": gateway })
+    let listen = status.and_then(|status| status.gateway_listen.as_ref());
+    // The egress proxy and the console are not in this release.
+    let gateway = json!({ "listen": listen, "proxy_listen": null });
+    json!({ "monitor": monitor, "gateway": gateway, "studio": { "listen": null } })
 }

@@ -37,7 +37,7 @@ pub(crate) fn wrap(opening: &Opening, plan: &WrapPlan) -> ExitCode {
             return ExitCode::from(error.exit_code());
         }
     };
-    match Wrapping::run(opening, plan, executable) {
+    match Wrapping::run(opening, plan, &executable) {
         Ok(exit) => ExitCode::from(process::exit_code(&exit)),
         Err(failure) => {
             eprintln!("amc: {}", failure.message);
@@ -62,7 +62,7 @@ struct Finished {
 }
 
 impl<'a> Wrapping<'a> {
-    fn run(opening: &'a Opening, plan: &'a WrapPlan, executable: Executable) -> Result<ProcessExit, Failure> {
+    fn run(opening: &'a Opening, plan: &'a WrapPlan, executable: &Executable) -> Result<ProcessExit, Failure> {
         let home = opening.home()?;
         let bytes = home::read_bounded(&home.file("gateway.yaml"), amc_core::limits::CONFIG_BYTES_MAX);
         let config = GatewayConfig::parse(&bytes.map_err(Failure::wrong)?).map_err(Failure::wrong)?;
@@ -78,7 +78,7 @@ impl<'a> Wrapping<'a> {
         let mut wrapping = Wrapping { opening, plan, home, start, chosen, started: Vec::new() };
         let (mut client, listen) = wrapping.services()?;
         let routes = Routes { listen, providers };
-        let opened = wrapping.open_session(&mut client, &executable)?;
+        let opened = wrapping.open_session(&mut client, executable)?;
         let run = wrapping.run_agent(client, &opened, &routes);
         let finished = run.and_then(|(client, exit)| wrapping.seal(client, &opened, exit));
         let stopping = finished.as_ref().map_or(true, |finished| finished.stopping);
@@ -90,6 +90,7 @@ impl<'a> Wrapping<'a> {
 
     /// The running monitor and gateway, or new ones for as long as somebody uses them.
     fn services(&mut self) -> Result<(MonitorClient, SocketAddr), Failure> {
+        let _starting = services::starting(&self.home)?;
         let mut client = match services::connect(&self.home)? {
             Some(client) => client,
             None => {

@@ -51,7 +51,7 @@ pub fn resolve(command: &OsStr, search_path: Option<&OsStr>) -> Result<Executabl
         let dirs = search_path.unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"));
         std::env::split_paths(dirs).map(|dir| dir.join(command)).collect()
     };
-    let present: Vec<&PathBuf> = candidates.iter().filter(|path| path.is_file()).collect();
+    let present: Vec<&PathBuf> = candidates.iter().filter(|path| path.exists()).collect();
     let Some(path) = present.iter().find(|path| is_executable(path)) else {
         return Err(if present.is_empty() {
             ResolveError::NotFound(shown)
@@ -72,7 +72,7 @@ pub fn recorded_argv(argv: &[OsString]) -> Vec<String> {
 }
 
 fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 fn digest_of(path: &Path) -> io::Result<Digest> {
@@ -103,6 +103,8 @@ mod tests {
         assert_eq!(missing.exit_code(), 127);
         let plain = resolve(OsStr::new("/etc/passwd"), None).expect_err("not executable");
         assert_eq!(plain.exit_code(), 126);
+        let directory = resolve(OsStr::new("/etc"), None).expect_err("a directory");
+        assert_eq!(directory.exit_code(), 126);
     }
 
     #[test]

@@ -58,7 +58,8 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
 }
 
 fn prompt(role: Role, is_new: bool) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    if !io::stderr().is_terminal() || File::open("/dev/tty").is_err() {
+    let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
+    if !terminal || File::open("/dev/tty").is_err() {
         let what = format!("the {role}'s compartment of the vault is locked and there is no passphrase");
         let how = format!("use --passphrase-file FILE, {VARIABLE}, or a terminal");
         let finding = Finding::error(FindingCode::VaultLocked, "vault.amcvault", &what);
