@@ -116,6 +116,11 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: VaultVerb,
     },
+    /// Cosignatures from and for others, over HTTP.
+    Witness {
+        #[command(subcommand)]
+        verb: WitnessVerb,
+    },
     /// Completions for a shell.
     Completions {
         /// Which shell.
@@ -360,6 +365,22 @@ pub(crate) enum TrustVerb {
         /// Into this file instead of standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum WitnessVerb {
+    /// Be a witness for other logs that the trust policy pins, beside a running monitor (C2SP tlog-witness).
+    Serve {
+        /// Where to listen; a loopback address.
+        #[arg(long, default_value = "127.0.0.1:3214", value_name = "ADDR")]
+        listen: SocketAddr,
+    },
+    /// Ask the witnesses that the trust policy names with a URL for cosignatures of the newest checkpoints.
+    Push {
+        /// Which log.
+        #[arg(long, value_enum, default_value = "all")]
+        log: WhichLogs,
     },
 }
 

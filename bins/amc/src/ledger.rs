@@ -13,6 +13,7 @@ use amc_workspace::{Answer, Failure, Opening};
 use serde_json::{Value, json};
 
 use crate::cli::WhichLog;
+use crate::witness;
 
 /// Most events that one call shows.
 const SHOWN_MAX: u64 = 10_000;
@@ -33,10 +34,26 @@ fn open(opening: &Opening, log: WhichLog) -> Result<LogReader, Failure> {
 pub(crate) fn head(opening: &Opening, log: WhichLog) -> Result<Answer, Failure> {
     let reader = open(opening, log)?;
     let (checkpoint, note) = (reader.checkpoint(), reader.latest_checkpoint().to_string());
+    let cosigned = outside_cosignatures(opening, log)?;
+    let mut text = note.clone();
+    for witness in cosigned["witnesses"].as_array().into_iter().flatten() {
+        text += &format!("cosigned at size {} by {}\n", cosigned["size"], witness["name"].as_str().unwrap_or("-"));
+    }
     let data = json!({
         "origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root, "checkpoint": note,
+        "cosigned": cosigned,
     });
-    Ok(Answer::new(&data, note))
+    Ok(Answer::new(&data, text))
+}
+
+/// What `witness push` has kept, as far as it verifies under the trust policy; null where there is nothing.
+fn outside_cosignatures(opening: &Opening, log: WhichLog) -> Result<Value, Failure> {
+    let home = opening.home()?;
+    let Ok(policy) = home.trust_policy() else { return Ok(Value::Null) };
+    let Some(cosigned) = witness::cosigned(&home.log(log.role()), &policy) else { return Ok(Value::Null) };
+    let witnesses = cosigned.witnesses.iter().map(|(name, time_s)| json!({ "name": name, "time_s": time_s }));
+    let witnesses: Vec<Value> = witnesses.collect();
+    Ok(json!({ "size": cosigned.checkpoint.size, "witnesses": witnesses, "checkpoint": cosigned.note.to_string() }))
 }
 
 pub(crate) fn show(opening: &Opening, log: WhichLog, index: u64) -> Result<Answer, Failure> {

@@ -15,6 +15,7 @@ mod services;
 mod signers;
 mod trust;
 mod verify;
+mod witness;
 mod wrap;
 
 use std::process::ExitCode;
@@ -23,7 +24,10 @@ use amc_workspace::answer::{self, Answer, Failure};
 use amc_workspace::{Opening, call};
 use clap::CommandFactory as _;
 
-use cli::{BundleVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, VaultVerb, Verb, WhichLog};
+use cli::{
+    BundleVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, VaultVerb, Verb, WhichLog,
+    WitnessVerb,
+};
 
 fn main() -> ExitCode {
     let Cli { common, verb } = match call::parse() {
@@ -46,6 +50,8 @@ fn main() -> ExitCode {
         Verb::Wrap(_) if common.json => ("wrap", Err(Failure::wrong("wrap has no --json; use --summary FILE"))),
         Verb::Wrap(plan) => return wrap::wrap(&opening, &plan),
         Verb::Gateway { verb: GatewayVerb::Start { listen } } => return gateway::start(&opening, listen, common.json),
+        Verb::Witness { verb: WitnessVerb::Serve { listen } } => return witness::serve(&opening, listen, common.json),
+        Verb::Witness { verb: WitnessVerb::Push { log } } => ("witness push", witness::push(&opening, log)),
         Verb::Completions { shell } => return completions(shell, common.json),
         Verb::Up => ("up", services::up(&opening)),
         Verb::Down => ("down", services::down(&opening)),
