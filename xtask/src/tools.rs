@@ -50,6 +50,21 @@ fn provide_cargo_deny(root: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Debian packages that one step alone needs: whether what they bring is there now.
+///
+/// # Errors
+/// The installation was tried and failed.
+pub fn debian(probe: &[&str], packages: &[&str]) -> Result<bool, Failure> {
+    if answers(probe) {
+        return Ok(true);
+    }
+    if !answers(&["apt-get", "--version"]) || !is_root()? {
+        return Ok(false);
+    }
+    install_debian(packages)?;
+    Ok(answers(probe))
+}
+
 fn install_debian(packages: &[&str]) -> Result<(), Failure> {
     let by_hand = format!("install {} (Debian: apt-get install {})", packages.join(", "), packages.join(" "));
     if !answers(&["apt-get", "--version"]) || !is_root()? {
@@ -68,7 +83,7 @@ fn install_debian(packages: &[&str]) -> Result<(), Failure> {
 }
 
 /// Whether a program is there and ends with 0.
-fn answers(probe: &[&str]) -> bool {
+pub(crate) fn answers(probe: &[&str]) -> bool {
     let Some((program, args)) = probe.split_first() else { return false };
     process::capture(Command::new(program).args(args), PROBE).is_ok_and(|answer| answer.status.success())
 }
