@@ -10,7 +10,7 @@ use crate::{Failure, process, tools};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The version of cargo-fuzz that the targets are built with.
 const CARGO_FUZZ: &str = "0.13.2";
@@ -20,6 +20,8 @@ const SECONDS: u32 = 2;
 const MEMORY_MB: u32 = 2048;
 /// Longer for one input is a fault of its own.
 const INPUT_SECONDS: u32 = 10;
+/// What libFuzzer takes beside the time it is given, on a busy machine.
+const GRACE_SECONDS: u64 = 120;
 
 struct Plan {
     seconds: u32,
@@ -46,15 +48,13 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
     // The targets hold no unsafe code, so what a sanitizer would find is not there, and without one they run faster.
     process::pass_through(nightly(&dir).args(["fuzz", "build"]).args(FLAGS))?;
     println!("built {} targets in {:.0} s", targets.len(), started.elapsed().as_secs_f64());
-    let temporary = dir.join("target/tmp");
+    let built = dir.join("target").join(host()?).join("release");
     let mut failed = Vec::new();
     for target in &targets {
-        if let Err(failure) = fuzz(&dir, &temporary, target, plan.seconds) {
+        if let Err(failure) = fuzz(&dir, &built, target, plan.seconds) {
             println!("{failure}");
             failed.push(target.as_str());
         }
-        // What a target writes is of no use after it.
-        fs::remove_dir_all(&temporary)?;
     }
     if failed.is_empty() {
         println!("{} targets, {} s each, no fault found", targets.len(), plan.seconds);
@@ -65,22 +65,30 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
 
 const FLAGS: [&str; 4] = ["--sanitizer", "none", "--features", "libfuzzer"];
 
-fn fuzz(dir: &Path, temporary: &Path, target: &str, seconds: u32) -> Result<(), Failure> {
-    fs::create_dir_all(temporary)?;
+fn fuzz(dir: &Path, built: &Path, target: &str, seconds: u32) -> Result<(), Failure> {
+    let temporary = dir.join("target/tmp");
     let grown = dir.join("target/corpus").join(target);
-    fs::create_dir_all(&grown)?;
-    let mut command = nightly(dir);
-    command.env("TMPDIR", temporary).args(["fuzz", "run"]).args(FLAGS).arg(target);
+    let artifacts = dir.join("artifacts").join(target);
+    for dir in [&temporary, &grown, &artifacts] {
+        fs::create_dir_all(dir)?;
+    }
+    let mut command = Command::new(built.join(target));
+    command.current_dir(dir).env("TMPDIR", &temporary);
     // New inputs go to the first directory; the others are only read.
     command.arg(&grown).arg(dir.join("corpus").join(target));
     if target == "bundle" {
         command.arg(dir.join("../fixtures/bundle"));
     }
-    command.args(["--", "-print_final_stats=0", "-verbosity=0", "-timeout_exitcode=77"]);
+    command.arg(format!("-artifact_prefix={}/", artifacts.display())).arg("-print_final_stats=1");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-rss_limit_mb={MEMORY_MB}")).arg(format!("-timeout={INPUT_SECONDS}"));
-    println!("{target}");
-    process::capture(&mut command, std::time::Duration::from_secs(u64::from(seconds) + 120))?.success().map(drop)
+    let ended = process::capture(&mut command, Duration::from_secs(u64::from(seconds) + GRACE_SECONDS));
+    // What a target writes is of no use after it.
+    fs::remove_dir_all(&temporary)?;
+    let ended = ended?;
+    let executed = ended.stderr.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    println!("{target}: {} inputs", executed.unwrap_or("?").trim());
+    ended.success().map(drop)
 }
 
 /// The names of the targets: the files of `fuzz_targets/`.
@@ -121,6 +129,15 @@ fn provide_cargo_fuzz(root: &Path) -> Result<(), Failure> {
     println!("cargo-fuzz: installing {CARGO_FUZZ}");
     let mut install = workspace::cargo(root);
     process::pass_through(install.args(["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ]))
+}
+
+/// The triple that cargo-fuzz builds for.
+fn host() -> Result<String, Failure> {
+    let mut rustc = Command::new("rustup");
+    rustc.args(["run", "nightly", "rustc", "-vV"]);
+    let text = process::capture(&mut rustc, Duration::from_secs(60))?.success()?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| Failure::new(format!("rustc names no host:\n{text}")))
 }
 
 /// `cargo` of the nightly toolchain, whatever the directory pins.

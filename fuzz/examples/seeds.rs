@@ -1,6 +1,6 @@
 //! Writes the seeds that come from the fixtures to `corpus/`; those written by hand stand there already.
 //!
-//! `cargo run --manifest-path fuzz/Cargo.toml --bin seeds`, after a fixture of a new version has joined the others.
+//! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`, after a fixture of a new version has joined the others.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
