@@ -11,8 +11,8 @@ use amc_ledger::witness::{self, Submission, WitnessError};
 use amc_workspace::opening::now_s;
 use amc_workspace::protocol::gateway::CapturedPayload;
 use amc_workspace::protocol::operator::{
-    CosignRequest, KnownSecret, MonitorStatus, OperatorReply, OperatorRequest, ProcessFields, SessionOpened, SessionRequest,
-    SessionSealed,
+    CosignRequest, KnownSecret, MonitorStatus, OperatorReply, OperatorRequest, ProcessFields, SessionOpened,
+    SessionRequest, SessionSealed,
 };
 use amc_workspace::protocol::{PROTOCOL_VERSION, Refusal};
 

@@ -6,7 +6,9 @@ use amc_core::kinds::Role;
 use amc_core::{Clock, WorkspaceName};
 use amc_crypto::TrustPolicy;
 use amc_ledger::{OpenError, Signers, Writer};
-use amc_vault::{CommitmentKey, MonitorKeys, Passphrase, PassphraseCheck, ReceiptKey, Secrets, Vault, VaultError, WitnessKey};
+use amc_vault::{
+    CommitmentKey, MonitorKeys, Passphrase, PassphraseCheck, ReceiptKey, Secrets, Vault, VaultError, WitnessKey,
+};
 use amc_workspace::home::Home;
 use amc_workspace::opening::{self, Opening};
 use amc_workspace::{Failure, SystemClock};

@@ -19,6 +19,8 @@ use crate::reader::{Events, LogReader};
 const CACHE_BYTES: u64 = 16 << 20;
 /// Events in one write to sled.
 pub(crate) const CHUNK_EVENTS: usize = 512;
+/// How much the feeding gives way to everything else.
+const FEEDER_NICE: i32 = 5;
 /// The layout of the keys; another one is rebuilt.
 const LAYOUT: &[u8] = b"amc-index/2";
 /// Bytes of an event_hash that make its key.
@@ -194,6 +196,8 @@ impl Feeder {
         let stop = Arc::new(AtomicBool::new(false));
         let (slot, dir, stopped) = (Arc::clone(&index), dir.to_owned(), Arc::clone(&stop));
         let run = move || {
+            // On Linux this is the thread's own: appends go first where cores are few.
+            let _ = rustix::process::nice(FEEDER_NICE);
             let opened = Index::open(&dir.join("index")).map(Arc::new);
             let feed = opened.as_ref().ok().map(Arc::clone);
             slot.get_or_init(|| opened.map_err(|error| error.to_string()));
