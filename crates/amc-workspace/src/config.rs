@@ -134,13 +134,17 @@ impl AmcConfig {
     }
 
     /// The text of a new workspace's `amc.yaml`.
-    pub fn initial(name: &WorkspaceName) -> String {
+    pub fn initial(name: &WorkspaceName, mode: TrustBoundaryMode) -> String {
+        let mode = match mode {
+            TrustBoundaryMode::Shared => "shared",
+            TrustBoundaryMode::Isolated => "isolated",
+        };
         format!(
             "# Signed by the auditor. After a change: amc config sign amc.yaml\n\
              name: {name}\n\
              security:\n  \
                # A claim of yours. It proves nothing: what an agent can reach is tried.\n  \
-               trustBoundaryMode: shared\n"
+               trustBoundaryMode: {mode}\n"
         )
     }
 }
@@ -171,13 +175,14 @@ impl GatewayConfig {
     pub fn render(&self) -> String {
         let mut text = format!(
             "# Signed by the auditor. After a change: amc config sign gateway.yaml\nlisten: {}\nproviders:\n",
-            self.listen
+            scalar(&self.listen.to_string())
         );
         for (name, Provider { dialect, base_url }) in &self.providers {
             let dialect = match dialect {
                 Dialect::Openai => "openai",
                 Dialect::Anthropic => "anthropic",
             };
+            let (name, base_url) = (scalar(name), scalar(base_url));
             text += &format!("  {name}:\n    dialect: {dialect}\n    baseUrl: {base_url}\n");
         }
         if self.receipts == ReceiptMode::Eager {
@@ -209,6 +214,12 @@ impl GatewayConfig {
             IpAddr::V6(ip) => !ip.is_loopback(),
         }
     }
+}
+
+/// A text as YAML reads it back: plain where that means the same, else in quotes (`[::1]:0` would be a list).
+fn scalar(text: &str) -> String {
+    let plain = serde_saphyr::from_str::<String>(text).is_ok_and(|read| read == text);
+    if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
 fn check_base_url(url: &str) -> Result<(), &'static str> {

@@ -73,6 +73,24 @@ fn what_init_writes_parses_and_shares_nothing_of_the_boundary_by_claim() {
 }
 
 #[test]
+fn values_that_yaml_would_take_for_something_else_read_back() {
+    let plain = GatewayConfig::initial();
+    let provider = plain.providers["openai"].clone();
+    for (listen, name, base_url) in [
+        ("[::1]:0", "openai", "http://[::1]:8000/v1"),
+        ("127.0.0.1:0", "-", "http://h:"),
+        ("127.0.0.1:0", "null", "http://h/a:"),
+        ("127.0.0.1:0", "007", "http://h/{x}"),
+        ("127.0.0.1:0", "true", "http://h/[y],*z"),
+    ] {
+        let mut config = GatewayConfig { listen: listen.parse().unwrap(), ..plain.clone() };
+        let provider = amc_workspace::Provider { base_url: base_url.to_owned(), ..provider.clone() };
+        config.providers.insert(name.to_owned(), provider);
+        assert_eq!(gateway(&config.render()).expect("it reads back"), config, "{}", config.render());
+    }
+}
+
+#[test]
 fn what_is_rendered_reads_back_with_every_key() {
     let config = gateway(example("gateway.yaml")).expect("the example parses");
     assert_eq!(gateway(&config.render()).expect("it reads back"), config);
