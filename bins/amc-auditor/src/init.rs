@@ -12,7 +12,7 @@ use amc_crypto::signer::{CheckpointSigner as _, Cosigner as _, EventSigner as _}
 use amc_ledger::Signers;
 use amc_scoring::SHIPPED_BANK;
 use amc_vault::{AuditorKeys, Passphrase, RoleKeys, ScryptParams, Vault};
-use amc_workspace::config::{AmcConfig, GatewayConfig};
+use amc_workspace::config::{AmcConfig, GatewayConfig, TrustBoundaryMode};
 use amc_workspace::home::{self, Home};
 use amc_workspace::passphrase::{self, Source};
 use amc_workspace::{Answer, Failure, Opening, SystemClock};
@@ -36,6 +36,9 @@ pub(crate) struct Plan {
     /// An agent to set up; may be given more than once.
     #[arg(long = "agent", value_name = "ID")]
     agents: Vec<AgentId>,
+    /// What amc.yaml declares about the trust boundary; `amc init` tries it and sets this.
+    #[arg(long, value_parser = ["shared", "isolated"], default_value = "shared")]
+    boundary: String,
 }
 
 #[derive(Serialize)]
@@ -121,7 +124,7 @@ fn create(
     write_policy(&home, monitor_keys.as_ref(), &own.0)?;
     let policy = home.trust_policy().map_err(Failure::unable)?;
     let unlocked = unlock::open(home.clone(), policy, name.clone(), own.1, passphrases.auditor.clone())?;
-    write_configs(&unlocked, name, &plan.agents)?;
+    write_configs(&unlocked, name, plan)?;
     if monitor_keys.is_some() {
         unlocked.cosign(&home.log(Role::Monitor))?;
     }
@@ -185,15 +188,17 @@ fn write_policy(home: &Home, monitor: Option<&Keys>, auditor: &Keys) -> Result<(
     home::write_atomic(&home.trust_policy_path(), text.as_bytes()).map_err(Failure::unable)
 }
 
-fn write_configs(unlocked: &Unlocked, name: &WorkspaceName, agents: &[AgentId]) -> Result<(), Failure> {
+fn write_configs(unlocked: &Unlocked, name: &WorkspaceName, plan: &Plan) -> Result<(), Failure> {
+    let isolated = plan.boundary == "isolated";
+    let mode = if isolated { TrustBoundaryMode::Isolated } else { TrustBoundaryMode::Shared };
     let write = |path: &str, agent: Option<&AgentId>, bytes: &[u8]| {
         home::write_atomic(&unlocked.home.file(path), bytes).map_err(Failure::unable)?;
         unlocked.sign_config(path, agent, bytes)
     };
-    write("amc.yaml", None, AmcConfig::initial(name).as_bytes())?;
+    write("amc.yaml", None, AmcConfig::initial(name, mode).as_bytes())?;
     write("gateway.yaml", None, GatewayConfig::initial().render().as_bytes())?;
     write("bank.toml", None, SHIPPED_BANK)?;
-    for agent in agents {
+    for agent in &plan.agents {
         home::make_dir(&unlocked.home.agent(agent)).map_err(Failure::unable)?;
         let policy = serde_json::json!({ "agentId": agent, "denyIfLowTrust": true, "requireObservedForLevel5": true });
         let text = serde_json::to_string_pretty(&policy).expect("plain values serialise") + "\n";

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use amc_core::kinds::{Fields, SessionOutcome};
+use amc_core::kinds::{BoundaryMode, Fields, SessionOutcome};
 use amc_core::{SessionId, Tier};
 use amc_evidence::Draft;
 use amc_ledger::witness::{self, Submission, WitnessError};
+use amc_workspace::AmcConfig;
+use amc_workspace::config::TrustBoundaryMode;
 use amc_workspace::opening::now_s;
 use amc_workspace::protocol::gateway::CapturedPayload;
 use amc_workspace::protocol::operator::{
@@ -66,10 +68,21 @@ fn status(daemon: &Daemon) -> MonitorStatus {
 }
 
 fn open(daemon: &Daemon, own: &mut BTreeSet<SessionId>, request: SessionRequest) -> Result<OperatorReply, Refusal> {
-    let opened = daemon.sessions.open(&daemon.core.writer, &daemon.core.clock, request)?;
+    let opened = daemon.sessions.open(&daemon.core.writer, &daemon.core.clock, declared(daemon)?, request)?;
     own.insert(opened.session);
     let (session, number) = (opened.session, opened.number);
     Ok(OperatorReply::SessionOpened(SessionOpened { session, number, lease_token: opened.token }))
+}
+
+/// What `amc.yaml` declares about the trust boundary now.
+fn declared(daemon: &Daemon) -> Result<BoundaryMode, Refusal> {
+    let invalid = |error: &dyn std::fmt::Display| Refusal::Invalid(error.to_string());
+    let file = daemon.load_config("amc.yaml").map_err(|error| invalid(&error))?;
+    let config = AmcConfig::parse(&file.bytes).map_err(|error| invalid(&error))?;
+    Ok(match config.security.trust_boundary_mode {
+        TrustBoundaryMode::Shared => BoundaryMode::Shared,
+        TrustBoundaryMode::Isolated => BoundaryMode::Isolated,
+    })
 }
 
 fn record(

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use amc_core::kinds::{LeaseIssued, SessionChannel, SessionOutcome};
+use amc_core::kinds::{BoundaryDeclared, BoundaryMode, LeaseIssued, SessionChannel, SessionOutcome};
 use amc_core::{AgentId, Clock as _, Digest, LeaseId, SessionId, Tier};
 use amc_evidence::{Content, Draft, SessionPlan};
 use amc_ledger::{AppendError, Appended, Writer};
@@ -52,6 +52,7 @@ impl Sessions {
         &self,
         writer: &Writer,
         clock: &SystemClock,
+        declared: BoundaryMode,
         request: SessionRequest,
     ) -> Result<Opened, Refusal> {
         let wall_ms = u64::try_from(clock.now().wall_ns / 1_000_000).unwrap_or(0);
@@ -78,9 +79,13 @@ impl Sessions {
         };
         let issued = LeaseIssued { lease: lease.clone(), token_sha256, expires_ns: None };
         let issued = Draft::in_session(agent.clone(), session, Tier::Observed, issued);
+        let declared = BoundaryDeclared { mode: declared };
+        let declared = Draft::in_session(agent.clone(), session, Tier::Observed, declared);
         let opening = writer.submit(opening, None).map_err(refusal)?;
+        let declared = writer.submit(declared, None).map_err(refusal)?;
         let issued = writer.submit(issued, None).map_err(refusal)?;
         let Appended { fields, .. } = opening.wait().map_err(refusal)?;
+        declared.wait().map_err(refusal)?;
         issued.wait().map_err(refusal)?;
         let number = match fields {
             amc_core::kinds::Fields::SessionOpen(open) => open.number,

@@ -1,14 +1,19 @@
 //! The boundary probe of a session: run where the agent runs, judged here, recorded by the monitor.
 
-use amc_core::kinds::{BoundaryProbe, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget};
-use amc_sandbox::environment::Environment;
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use amc_core::kinds::{BoundaryProbe, Isolation, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget};
+use amc_sandbox::environment::{self, Environment, Routes};
 use amc_sandbox::probe::{self, Probed};
 use amc_sandbox::recorder::MonitorClient;
-use amc_sandbox::{Chosen, Start};
+use amc_sandbox::{Asked, Chosen, Start, command};
 use amc_workspace::Failure;
+use amc_workspace::home;
 use amc_workspace::protocol::operator::{KnownSecret, OperatorReply, OperatorRequest, ProcessFields};
 
-use crate::services;
+use crate::{services, signers};
 
 /// Candidates sent at once: well below the bound of a frame.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -39,6 +44,44 @@ impl Boundary<'_> {
         attempts.extend(judge(client, &candidates)?);
         Ok(ProcessFields::Probe(BoundaryProbe { phase, isolation: self.chosen.isolation.clone(), attempts }))
     }
+}
+
+/// Whether an agent that this machine isolates by default reaches nothing: tried with a decoy of a
+/// home beside where the real one will be. Anything that goes wrong means no.
+pub(crate) fn trial(home: Option<&Path>) -> bool {
+    let parent = home.and_then(Path::parent).filter(|parent| parent.is_dir()).unwrap_or(Path::new("."));
+    let decoy = parent.join(format!(".amc-trial-{}", std::process::id()));
+    let held = home::make_dir(&decoy).is_ok() && tried(&decoy).unwrap_or(false);
+    // What this function made itself a moment ago.
+    let _ = std::fs::remove_dir_all(&decoy);
+    held
+}
+
+fn tried(decoy: &Path) -> Option<bool> {
+    home::make_dir(&decoy.join("logs/evidence")).ok()?;
+    home::make_dir(&decoy.join("logs/audit")).ok()?;
+    let files = ["vault.amcvault", "amc.yaml", "gateway.yaml", "trust.policy"];
+    for name in files.into_iter().chain(["logs/evidence/checkpoint", "logs/audit/checkpoint"]) {
+        home::write_atomic(&decoy.join(name), b"a decoy\n").ok()?;
+    }
+    let executable = command::resolve(OsStr::new("true"), std::env::var_os("PATH").as_deref()).ok()?;
+    let start = Start {
+        init: signers::program("amc-sandbox-init"),
+        home: decoy.canonicalize().ok()?,
+        work_dir: std::env::current_dir().ok()?,
+        executable: executable.path,
+        argv: vec!["true".into()],
+    };
+    let chosen = start.choose(&Asked::Auto).ok().filter(|chosen| chosen.isolation != Isolation::None)?;
+    let routes = Routes { listen: SocketAddr::from(([127, 0, 0, 1], 0)), providers: Vec::new() };
+    let environment = environment::build(std::env::vars_os(), &[], &routes, "");
+    let trusted = [("amc".to_owned(), i32::try_from(std::process::id()).ok()?)];
+    let probed = probe::run(&start, &chosen, &environment, &trusted).ok()?;
+    let refused = |attempt: &ProbeAttempt| {
+        attempt.target == ProbeTarget::HomeRead
+            || matches!(attempt.outcome, ProbeOutcome::Denied | ProbeOutcome::Absent)
+    };
+    Some(probed.attempts.iter().all(refused))
 }
 
 /// Has the monitor say which candidates are secrets; nothing of them is recorded but the place.

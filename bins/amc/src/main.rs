@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     };
     let opening = Opening { home: common.home.clone(), passphrase_file: common.passphrase_file.clone() };
     let (command, result) = match verb {
-        Verb::Init { rest } => return signers::become_for_init(&rest, common.json),
+        Verb::Init { rest } => return signers::become_for_init(&rest, common.home.as_deref(), common.json),
         Verb::Run { .. } => return signers::become_auditor("run", common.json),
         Verb::Cosign { .. } => return signers::become_auditor("cosign", common.json),
         Verb::Bundle { verb: BundleVerb::Export { .. } } => {

@@ -5,11 +5,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use amc_workspace::answer::{self, Failure};
 use amc_workspace::passphrase;
+
+use crate::boundary;
 
 /// A program of the same release: in the same directory first, then in `PATH`.
 pub(crate) fn program(name: &str) -> PathBuf {
@@ -34,12 +36,22 @@ pub(crate) fn become_monitor(command: &str, json: bool) -> ExitCode {
     become_program("amc-monitor", std::env::args_os().skip(1).collect(), command, json)
 }
 
-/// `init` belongs to the auditor, unless only the monitor's part is wanted.
-pub(crate) fn become_for_init(rest: &[OsString], json: bool) -> ExitCode {
+/// `init` belongs to the auditor, unless only the monitor's part is wanted. Only `amc` starts agents,
+/// so it tries here what the auditor then signs about the trust boundary.
+pub(crate) fn become_for_init(rest: &[OsString], home: Option<&Path>, json: bool) -> ExitCode {
     let monitor = OsStr::new("monitor");
     let pairs = rest.windows(2).any(|pair| pair[0] == "--role" && pair[1] == monitor);
     let joined = rest.iter().any(|argument| argument == "--role=monitor");
-    if pairs || joined { become_monitor("init", json) } else { become_auditor("init", json) }
+    if pairs || joined {
+        return become_monitor("init", json);
+    }
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let asks_help = rest.iter().any(|argument| argument == "--help" || argument == "-h");
+    if !asks_help && !rest.iter().any(|argument| argument.as_encoded_bytes().starts_with(b"--boundary")) {
+        let mode = if boundary::trial(home) { "isolated" } else { "shared" };
+        arguments.extend(["--boundary".into(), mode.into()]);
+    }
+    become_program("amc-auditor", arguments, "init", json)
 }
 
 fn become_program(name: &str, arguments: Vec<OsString>, command: &str, json: bool) -> ExitCode {

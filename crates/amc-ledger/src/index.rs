@@ -20,7 +20,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 /// Events in one write to sled.
 pub(crate) const CHUNK_EVENTS: usize = 512;
 /// How much the feeding gives way to everything else.
-const FEEDER_NICE: i32 = 5;
+const FEEDER_NICE: i32 = 19;
 /// The layout of the keys; another one is rebuilt.
 const LAYOUT: &[u8] = b"amc-index/2";
 /// Bytes of an event_hash that make its key.

@@ -344,6 +344,14 @@ impl Run<'_> {
                         session.reached_at(index)
                     ),
                 ),
+                Boundary::Shared(index) => (
+                    FindingCode::TrustBoundaryUnproven,
+                    index,
+                    format!(
+                        "amc.yaml declared trustBoundaryMode: shared for session {id} (number {number}), so the run is \
+                         INVALID by declaration; where the boundary is real, set isolated and sign amc.yaml"
+                    ),
+                ),
                 Boundary::Unproven => (
                     FindingCode::TrustBoundaryUnproven,
                     session.open_index,

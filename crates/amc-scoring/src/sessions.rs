@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use amc_core::kinds::{
-    AgentHead, Fields, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget, SessionOpen, SessionOutcome, SessionPurpose,
+    AgentHead, BoundaryMode, Fields, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget, SessionOpen, SessionOutcome,
+    SessionPurpose,
 };
 use amc_core::timestamp::{NS_PER_DAY, NS_PER_S, utc_day};
 use amc_core::{AgentId, SessionId, Tier};
@@ -55,6 +56,8 @@ pub enum Boundary {
     Proven,
     /// Something was reached that must never be; the index of the event that says so.
     Violated(u64),
+    /// The configuration in force declared that nothing is isolated; the index of the event.
+    Shared(u64),
     /// Nobody tried.
     Unproven,
 }
@@ -65,6 +68,7 @@ impl Boundary {
         match self {
             Boundary::Proven => "proven",
             Boundary::Violated(_) => "violated",
+            Boundary::Shared(_) => "shared",
             Boundary::Unproven => "unproven",
         }
     }
@@ -98,10 +102,14 @@ fn boundary_over(records: &[&EventRecord]) -> Boundary {
         |record| matches!(&record.fields, Some(Fields::BoundaryProbe(probe)) if probe.phase == ProbePhase::Before),
     );
     let violated = said.iter().find(|boundary| matches!(boundary, Boundary::Violated(_)));
-    match violated {
-        Some(violated) => *violated,
-        None if before && !said.contains(&Boundary::Unproven) => Boundary::Proven,
-        None => Boundary::Unproven,
+    let shared = records.iter().find(|record| {
+        matches!(&record.fields, Some(Fields::BoundaryDeclared(declared)) if declared.mode == BoundaryMode::Shared)
+    });
+    match (violated, shared) {
+        (Some(violated), _) => *violated,
+        (None, Some(shared)) => Boundary::Shared(shared.event.index),
+        (None, None) if before && !said.contains(&Boundary::Unproven) => Boundary::Proven,
+        (None, None) => Boundary::Unproven,
     }
 }
 

@@ -96,6 +96,7 @@ kinds! {
     130 MonitorStarted "monitor_started",
     131 MonitorStopped "monitor_stopped",
     140 BoundaryProbe "boundary_probe",
+    141 BoundaryDeclared "boundary_declared",
     200 LlmRequest "llm_request",
     201 LlmResponse "llm_response",
     202 AgentKeyIgnored "agent_key_ignored",

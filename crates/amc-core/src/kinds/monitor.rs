@@ -298,3 +298,20 @@ pub struct BoundaryProbe {
     /// Every attempt.
     pub attempts: Vec<ProbeAttempt>,
 }
+
+/// What `security.trustBoundaryMode` of `amc.yaml` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoundaryMode {
+    /// The agent may share a user with the trusted processes: every run is INVALID by declaration.
+    Shared,
+    /// The agent cannot reach what is trusted. The claim alone proves nothing.
+    Isolated,
+}
+
+/// What the operator's configuration declared about the trust boundary when the session opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundaryDeclared {
+    /// The declaration.
+    pub mode: BoundaryMode,
+}

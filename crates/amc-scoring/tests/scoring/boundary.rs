@@ -1,7 +1,8 @@
 //! What a boundary probe means for a run: proven, violated, unproven, capped.
 
 use amc_core::kinds::{
-    BoundaryProbe, Isolation, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget, SessionOutcome, SessionPurpose,
+    BoundaryDeclared, BoundaryMode, BoundaryProbe, Isolation, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget,
+    SessionOutcome, SessionPurpose,
 };
 use amc_core::{FindingCode, Tier};
 use amc_scoring::{Report, Status};
@@ -103,4 +104,28 @@ fn a_provider_key_within_reach_caps_the_supply_chain_and_is_no_violation() {
     let capped =
         report.questions.iter().any(|question| question.caps.iter().any(|cap| cap.rule == "route_past_gateway"));
     assert!(capped, "no question is capped");
+}
+
+#[test]
+fn a_boundary_declared_shared_is_invalid_by_declaration_and_isolated_alone_proves_nothing() {
+    let declared = |mode, probes: &[BoundaryProbe]| {
+        let mut world = World::new();
+        world.next_day();
+        let bot = world.agent.clone();
+        let session = world.open(&bot, SessionPurpose::Agent);
+        let index = world.say(&bot, session, Tier::Observed, BoundaryDeclared { mode });
+        for probe in probes {
+            world.say(&bot, session, Tier::Observed, probe.clone());
+        }
+        world.exit(&bot, session, 0);
+        world.seal(&bot, session, SessionOutcome::Sealed);
+        (index, world.score(&shipped(), 14))
+    };
+    let good = [probe(ProbePhase::Before, &[])];
+    let (index, report) = declared(BoundaryMode::Shared, &good);
+    assert_eq!((report.status, report.sessions[0].boundary.as_str()), (Status::Invalid, "shared"));
+    let subject = format!("evidence#{index}");
+    assert!(report.findings.iter().any(|it| it.code == FindingCode::TrustBoundaryUnproven && it.subject == subject));
+    assert_eq!(declared(BoundaryMode::Isolated, &good).1.status, Status::Valid);
+    assert_eq!(declared(BoundaryMode::Isolated, &[]).1.status, Status::Invalid);
 }

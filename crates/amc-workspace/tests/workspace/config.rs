@@ -63,10 +63,13 @@ fn the_documented_defaults_are_the_defaults() {
 }
 
 #[test]
-fn what_init_writes_parses_and_shares_nothing_of_the_boundary_by_claim() {
+fn what_init_writes_parses() {
     let name = WorkspaceName::new("acme").expect("a name");
-    let config = AmcConfig::parse(AmcConfig::initial(&name).as_bytes()).expect("init writes what parses");
-    assert_eq!((config.name, config.security.trust_boundary_mode), (name, TrustBoundaryMode::Shared));
+    for mode in [TrustBoundaryMode::Shared, TrustBoundaryMode::Isolated] {
+        let text = AmcConfig::initial(&name, mode);
+        let config = AmcConfig::parse(text.as_bytes()).expect("init writes what parses");
+        assert_eq!((config.name, config.security.trust_boundary_mode), (name.clone(), mode));
+    }
     let initial = GatewayConfig::initial();
     assert_eq!(gateway(&initial.render()).expect("init writes what parses"), initial);
     assert!(!initial.is_public());
