@@ -5,7 +5,7 @@
 
 use crate::boundary::{self, Profile};
 use crate::workspace::{self, Workspace, cargo};
-use crate::{Failure, clients, docs, process, quickstart, stage, suite, tidy, tools};
+use crate::{Failure, clients, docs, fuzz, process, quickstart, stage, strangers, suite, tidy, tools};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,9 @@ const STEPS: &[Step] = &[
     Step { name: "test", run: |_| suite::command(&[]) },
     Step { name: "quickstart", run: quickstart },
     Step { name: "clients", run: |_| clients::command(&[]) },
+    Step { name: "strangers", run: |_| strangers::command(&[]) },
     Step { name: "docs", run: |_| docs::command(&[]) },
+    Step { name: "fuzz", run: |_| fuzz::command(&[]) },
 ];
 
 /// What takes long, or proves the same of another build: only with `--all`.
