@@ -31,11 +31,11 @@ const STEPS: &[Step] = &[
     Step { name: "clients", run: |_| clients::command(&[]) },
     Step { name: "strangers", run: |_| strangers::command(&[]) },
     Step { name: "docs", run: |_| docs::command(&[]) },
-    Step { name: "fuzz", run: |_| fuzz::command(&[]) },
 ];
 
 /// What takes long, or proves the same of another build: only with `--all`.
 const LONG_STEPS: &[Step] = &[
+    Step { name: "fuzz", run: |_| fuzz::command(&[]) },
     Step { name: "boundary-release", run: boundary_release },
     Step { name: "clients-real-model", run: |_| clients::command(&["--real-model".into()]) },
 ];
