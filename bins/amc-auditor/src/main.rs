@@ -18,9 +18,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use amc_workspace::Opening;
 use amc_workspace::answer;
-use amc_workspace::{Opening, call};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use amc_workspace::call::{self, Common};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Holds the auditor's keys: scores, seals and signs.
 #[derive(Parser)]
@@ -28,24 +29,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 struct Cli {
     #[command(flatten)]
     common: Common,
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Args)]
-struct Common {
-    /// The workspace's directory (else $AMC_HOME, else the nearest .amc upward).
-    #[arg(long, global = true, value_name = "DIR")]
-    home: Option<PathBuf>,
-    /// Answer with one JSON object.
-    #[arg(long, global = true)]
-    json: bool,
-    /// Read the passphrase from this file; - is standard input.
-    #[arg(long, global = true, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
     /// The auditor's passphrase, where it is not the one above.
     #[arg(long, global = true, value_name = "FILE")]
     auditor_passphrase_file: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
 }
 
 #[derive(Subcommand)]
@@ -132,11 +120,11 @@ enum InitRole {
 }
 
 fn main() -> ExitCode {
-    let Cli { common, verb } = match call::parse() {
+    let Cli { common, auditor_passphrase_file, verb } = match call::parse() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let auditor_file = common.auditor_passphrase_file.clone();
+    let auditor_file = auditor_passphrase_file;
     let opening = Opening {
         home: common.home.clone(),
         passphrase_file: auditor_file.clone().or_else(|| common.passphrase_file.clone()),

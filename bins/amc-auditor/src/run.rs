@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use amc_bundle::seal::run_entry;
 use amc_bundle::seal_statement;
-use amc_core::kinds::{LogHead, RunRecorded};
+use amc_core::kinds::LogHead;
 use amc_core::timestamp::from_rfc3339;
 use amc_core::{AgentId, Clock as _, Finding, Tier, limits};
 use amc_crypto::signer::StatementSigner as _;
@@ -133,18 +134,7 @@ fn seal_and_store(unlocked: &Unlocked, report: &Report) -> Result<PathBuf, Failu
 }
 
 fn record(unlocked: &Unlocked, report: &Report) -> Result<(), Failure> {
-    let entry = RunRecorded {
-        run_id: report.run_id.clone(),
-        agent: report.agent.clone(),
-        report_sha256: amc_crypto::sha256(&report.to_bytes()),
-        evidence: report.evidence.clone(),
-        audit_size: report.audit.size,
-        status: report.status.to_string(),
-        label: report.label.to_string(),
-        overall_bp: report.overall_bp,
-        integrity_bp: report.integrity_bp,
-    };
-    unlocked.writer.append(Draft::new(Tier::Observed, entry), None).map_err(Failure::unable)?;
+    unlocked.writer.append(Draft::new(Tier::Observed, run_entry(report)), None).map_err(Failure::unable)?;
     unlocked.writer.publish().map_err(Failure::unable)?;
     Ok(())
 }

@@ -16,13 +16,13 @@ mod sessions;
 mod unlock;
 mod witness;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use amc_core::WorkspaceName;
+use amc_workspace::Opening;
 use amc_workspace::answer::{self, Answer, Failure};
-use amc_workspace::{Opening, call};
-use clap::{Args, Parser, Subcommand};
+use amc_workspace::call::{self, Common};
+use clap::{Parser, Subcommand};
 
 /// Holds the monitor's keys and writes the evidence log.
 #[derive(Parser)]
@@ -32,19 +32,6 @@ struct Cli {
     common: Common,
     #[command(subcommand)]
     verb: Verb,
-}
-
-#[derive(Args)]
-struct Common {
-    /// The workspace's directory (else $AMC_HOME, else the nearest .amc upward).
-    #[arg(long, global = true, value_name = "DIR")]
-    home: Option<PathBuf>,
-    /// Answer with one JSON object.
-    #[arg(long, global = true)]
-    json: bool,
-    /// Read the passphrase from this file; - is standard input.
-    #[arg(long, global = true, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]

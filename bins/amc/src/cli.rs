@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use amc_core::{AgentId, Digest, RunId};
+use amc_workspace::call::Common;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Proof of what AI agents really do: record, score, and hand out evidence that anyone can verify.
@@ -13,25 +14,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,
-    #[command(subcommand)]
-    pub(crate) verb: Verb,
-}
-
-/// Flags that every verb takes.
-#[derive(Args)]
-pub(crate) struct Common {
-    /// The workspace's directory (else $AMC_HOME, else the nearest .amc upward).
-    #[arg(long, global = true, value_name = "DIR")]
-    pub(crate) home: Option<PathBuf>,
-    /// Answer with one JSON object.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Hand this passphrase file to the signer that is started; - is its standard input.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) passphrase_file: Option<PathBuf>,
     /// Hand this file to the auditor, where its passphrase is another.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) auditor_passphrase_file: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
 }
 
 #[derive(Subcommand)]

@@ -30,7 +30,7 @@ use cli::{
 };
 
 fn main() -> ExitCode {
-    let Cli { common, verb } = match call::parse() {
+    let Cli { common, auditor_passphrase_file: _, verb } = match call::parse() {
         Ok(cli) => cli,
         Err(code) => return code,
     };

@@ -1,6 +1,6 @@
 //! The run seal: the auditor's statement about `report.json`, and what it says of the run.
 
-use amc_core::kinds::LogHead;
+use amc_core::kinds::{LogHead, RunRecorded};
 use amc_core::{AgentId, RunId, WorkspaceName};
 use amc_crypto::dsse::{Envelope, EnvelopeError, StatementTrust};
 use amc_crypto::{PredicateType, PublicKey, Statement, Subject, Unverified};
@@ -51,6 +51,21 @@ impl RunPredicate {
             overall_bp: report.overall_bp,
             integrity_bp: report.integrity_bp,
         }
+    }
+}
+
+/// The entry that records a run in the audit log: what the report says of itself, and its digest.
+pub fn run_entry(report: &Report) -> RunRecorded {
+    RunRecorded {
+        run_id: report.run_id.clone(),
+        agent: report.agent.clone(),
+        report_sha256: amc_crypto::sha256(&report.to_bytes()),
+        evidence: report.evidence.clone(),
+        audit_size: report.audit.size,
+        status: report.status.to_string(),
+        label: report.label.to_string(),
+        overall_bp: report.overall_bp,
+        integrity_bp: report.integrity_bp,
     }
 }
 

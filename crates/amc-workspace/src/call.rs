@@ -2,11 +2,26 @@
 //! with `--json` it too answers with the one object.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{Args, CommandFactory, Parser};
 
 use crate::answer::{self, Failure};
+
+/// The flags that every verb of every binary takes.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The workspace's directory (else $AMC_HOME, else the nearest .amc upward).
+    #[arg(long, global = true, value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Answer with one JSON object.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Read the passphrase from this file; - is standard input.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
 
 /// Parses this process's arguments.
 ///

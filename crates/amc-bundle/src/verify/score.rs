@@ -1,12 +1,13 @@
 //! Recomputing: the run's entry, the seal, the score and its pages.
 
-use amc_core::kinds::{Fields, RunRecorded};
+use amc_core::kinds::Fields;
 use amc_core::{Finding, FindingCode, Tier};
 use amc_evidence::VerifiedEvent;
 use amc_scoring::{Report, render};
 use serde_json::Value;
 
 use crate::member;
+use crate::seal::run_entry;
 
 /// The run's own entry: the one audit event that the report's slice does not cover.
 pub(super) fn check_entry<'a>(
@@ -20,17 +21,7 @@ pub(super) fn check_entry<'a>(
         error(format!("it does not have exactly the run's entry after the {} that the run covers", report.audit.size));
         return None;
     };
-    let wanted = RunRecorded {
-        run_id: report.run_id.clone(),
-        agent: report.agent.clone(),
-        report_sha256: amc_crypto::sha256(&report.to_bytes()),
-        evidence: report.evidence.clone(),
-        audit_size: report.audit.size,
-        status: report.status.to_string(),
-        label: report.label.to_string(),
-        overall_bp: report.overall_bp,
-        integrity_bp: report.integrity_bp,
-    };
+    let wanted = run_entry(report);
     match &own.fields {
         Some(Fields::RunRecorded(entry)) if *entry == wanted => Some(own),
         Some(Fields::RunRecorded(_)) => {

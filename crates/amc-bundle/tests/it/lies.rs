@@ -254,7 +254,7 @@ fn resealed(world: &World, change: impl FnOnce(&mut Report)) -> Vec<u8> {
         audit.at(record.event.wall_ns - world::S / 100).append(Draft::new(record.event.tier, fields));
     }
     assert_eq!(audit.state.head(), world.report.audit, "the same history up to the run");
-    audit.append(Draft::new(amc_core::Tier::Observed, world::run_recorded(&report)));
+    audit.append(Draft::new(amc_core::Tier::Observed, amc_bundle::seal::run_entry(&report)));
     let carried = parts.indices(member::AUDIT_EVENTS);
     let own = audit.state.size() - 1;
     let chosen =

@@ -6,12 +6,13 @@ use std::io::Cursor;
 
 use amc_bundle::archive::{ArchiveReader, ArchiveWriter};
 use amc_bundle::manifest::{MemberEntry, Payloads};
+use amc_bundle::seal::run_entry;
 use amc_bundle::{
     BundlePredicate, BundleVerdict, ExportError, ExportInput, ExportSummary, LogPart, SignedBytes, member, records,
 };
 use amc_core::kinds::{
     CallOutcome, CheckpointCosigned, ConfigLoaded, ConfigSigned, ConfigState, Dialect, EnvironmentBuilt, Fields,
-    GatewayStarted, Isolation, LlmRequest, LlmResponse, ProcessExit, ProcessOutput, Role, RunRecorded, SessionChannel,
+    GatewayStarted, Isolation, LlmRequest, LlmResponse, ProcessExit, ProcessOutput, Role, SessionChannel,
     SessionOutcome, SessionPurpose, Stream, Usage,
 };
 use amc_core::{AgentId, Digest, FindingCode, LeaseId, SOFTWARE, SessionId, Tier};
@@ -230,7 +231,7 @@ impl World {
             target: target.as_ref(),
         });
         let seal = keys.auditor.envelope(&amc_bundle::seal_statement(&report));
-        audit.at(as_of_ns).append(Draft::new(Tier::Observed, run_recorded(&report)));
+        audit.at(as_of_ns).append(Draft::new(Tier::Observed, run_entry(&report)));
         let audit_note = audit_note(&keys, &audit);
         World { keys, evidence, audit, evidence_note, audit_note, report, seal, bank, aims }
     }
@@ -291,20 +292,6 @@ impl World {
 
     pub(crate) fn export(&self) -> Vec<u8> {
         self.export_with(Payloads::Included).0
-    }
-}
-
-pub(crate) fn run_recorded(report: &Report) -> RunRecorded {
-    RunRecorded {
-        run_id: report.run_id.clone(),
-        agent: report.agent.clone(),
-        report_sha256: amc_crypto::sha256(&report.to_bytes()),
-        evidence: report.evidence.clone(),
-        audit_size: report.audit.size,
-        status: report.status.to_string(),
-        label: report.label.to_string(),
-        overall_bp: report.overall_bp,
-        integrity_bp: report.integrity_bp,
     }
 }
 

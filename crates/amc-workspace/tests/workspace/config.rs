@@ -86,7 +86,7 @@ fn values_that_yaml_would_take_for_something_else_read_back() {
         ("127.0.0.1:0", "007", "http://h/{x}"),
         ("127.0.0.1:0", "true", "http://h/[y],*z"),
     ] {
-        let mut config = GatewayConfig { listen: listen.parse().unwrap(), ..plain.clone() };
+        let mut config = GatewayConfig { listen: listen.parse().expect("an address"), ..plain.clone() };
         let provider = amc_workspace::Provider { base_url: base_url.to_owned(), ..provider.clone() };
         config.providers.insert(name.to_owned(), provider);
         assert_eq!(gateway(&config.render()).expect("it reads back"), config, "{}", config.render());
