@@ -100,10 +100,15 @@ pub fn cosign(
         Some(known) if known.size > checkpoint.size => {
             return Err(WitnessError::NotTheSame { origin: checkpoint.origin, known: known.size });
         }
+        // Every log extends the empty one; at that size there is nothing to prove.
+        Some(known) if known.size == 0 => {}
         Some(known) => {
             merkle::verify_consistency(known.size, checkpoint.size, &proof, &known.root, &checkpoint.root)?;
         }
         None => {}
+    }
+    if checkpoint.size == 0 && checkpoint.root != amc_crypto::sha256(b"") {
+        return Err(WitnessError::Inconsistent(ProofError::WrongRoot));
     }
     note.push(key.cosign(&checkpoint, now_s)?);
     let head = LogHead { origin: checkpoint.origin, size: checkpoint.size, root: checkpoint.root };
