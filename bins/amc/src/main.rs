@@ -30,7 +30,7 @@ use cli::{
 };
 
 fn main() -> ExitCode {
-    let Cli { common, auditor_passphrase_file: _, verb } = match call::parse() {
+    let Cli { common, auditor_passphrase_file, verb } = match call::parse() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         }
         Verb::Vault { verb: VaultVerb::Secret { .. } } => return signers::become_monitor("vault secret", common.json),
         Verb::Wrap(_) if common.json => ("wrap", Err(Failure::wrong("wrap has no --json; use --summary FILE"))),
-        Verb::Wrap(plan) => return wrap::wrap(&opening, &plan),
+        Verb::Wrap(plan) => return wrap::wrap(&opening, auditor_passphrase_file.as_deref(), &plan),
         Verb::Gateway { verb: GatewayVerb::Start { listen } } => return gateway::start(&opening, listen, common.json),
         Verb::Witness { verb: WitnessVerb::Serve { listen } } => return witness::serve(&opening, listen, common.json),
         Verb::Witness { verb: WitnessVerb::Push { log } } => ("witness push", witness::push(&opening, log)),

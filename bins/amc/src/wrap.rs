@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ const OUR_FAILURE: u8 = 125;
 /// How long what we started may take to end.
 const STOP: Duration = Duration::from_secs(45);
 
-pub(crate) fn wrap(opening: &Opening, plan: &WrapPlan) -> ExitCode {
+pub(crate) fn wrap(opening: &Opening, auditor_file: Option<&Path>, plan: &WrapPlan) -> ExitCode {
     let executable = match command::resolve(&plan.command[0], std::env::var_os("PATH").as_deref()) {
         Ok(executable) => executable,
         Err(error) => {
@@ -37,7 +38,7 @@ pub(crate) fn wrap(opening: &Opening, plan: &WrapPlan) -> ExitCode {
             return ExitCode::from(error.exit_code());
         }
     };
-    match Wrapping::run(opening, plan, &executable) {
+    match Wrapping::run(opening, auditor_file, plan, &executable) {
         Ok(exit) => ExitCode::from(process::exit_code(&exit)),
         Err(failure) => {
             eprintln!("amc: {}", failure.message);
@@ -48,6 +49,7 @@ pub(crate) fn wrap(opening: &Opening, plan: &WrapPlan) -> ExitCode {
 
 struct Wrapping<'a> {
     opening: &'a Opening,
+    auditor_file: Option<&'a Path>,
     plan: &'a WrapPlan,
     home: Home,
     start: Start,
@@ -62,7 +64,12 @@ struct Finished {
 }
 
 impl<'a> Wrapping<'a> {
-    fn run(opening: &'a Opening, plan: &'a WrapPlan, executable: &Executable) -> Result<ProcessExit, Failure> {
+    fn run(
+        opening: &'a Opening,
+        auditor_file: Option<&'a Path>,
+        plan: &'a WrapPlan,
+        executable: &Executable,
+    ) -> Result<ProcessExit, Failure> {
         let home = opening.home()?;
         let bytes = home::read_bounded(&home.file("gateway.yaml"), amc_core::limits::CONFIG_BYTES_MAX);
         let config = GatewayConfig::parse(&bytes.map_err(Failure::wrong)?).map_err(Failure::wrong)?;
@@ -75,7 +82,7 @@ impl<'a> Wrapping<'a> {
             argv: plan.command.clone(),
         };
         let chosen = start.choose(&plan.isolation).map_err(Failure::unable)?;
-        let mut wrapping = Wrapping { opening, plan, home, start, chosen, started: Vec::new() };
+        let mut wrapping = Wrapping { opening, auditor_file, plan, home, start, chosen, started: Vec::new() };
         let (mut client, listen) = wrapping.services()?;
         let routes = Routes { listen, providers };
         let opened = wrapping.open_session(&mut client, executable)?;
@@ -208,7 +215,8 @@ impl<'a> Wrapping<'a> {
     fn cosign(&self) -> bool {
         let has_variable = std::env::var_os(passphrase::VARIABLE).is_some();
         let has_credentials = std::env::var_os("CREDENTIALS_DIRECTORY").is_some();
-        let file = self.opening.passphrase_file.as_deref().filter(|file| *file != OsStr::new("-"));
+        let file = self.auditor_file.or(self.opening.passphrase_file.as_deref());
+        let file = file.filter(|file| *file != OsStr::new("-"));
         if !(has_variable || has_credentials || file.is_some()) || !self.home.log(Role::Auditor).is_dir() {
             return false;
         }
