@@ -119,7 +119,7 @@ fn create(
         InitRole::All => Some(create_monitor(&home, name, &passphrases.monitor)?),
         InitRole::Monitor | InitRole::Auditor => None,
     };
-    let keys = create_compartment(&home, name, &unlock::passphrase(&passphrases.auditor)?)?;
+    let keys = create_compartment(&home, name, &unlock::parsed(&passphrases.auditor)?)?;
     let own = create_log(&home, keys)?;
     write_policy(&home, monitor_keys.as_ref(), &own.0)?;
     let policy = home.trust_policy().map_err(Failure::unable)?;

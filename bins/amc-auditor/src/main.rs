@@ -128,10 +128,11 @@ fn main() -> ExitCode {
     let opening = Opening {
         home: common.home.clone(),
         passphrase_file: auditor_file.clone().or_else(|| common.passphrase_file.clone()),
+        monitor_passphrase_file: common.passphrase_file.clone().filter(|_| auditor_file.is_some()),
     };
     let (command, result) = match verb {
         Verb::Init(plan) => {
-            let monitor = Opening { home: common.home, passphrase_file: common.passphrase_file };
+            let monitor = Opening { home: common.home, passphrase_file: common.passphrase_file, ..Opening::default() };
             ("init", init::init(&monitor, auditor_file.as_deref(), &plan))
         }
         Verb::Cosign { evidence } => ("cosign", logs::cosign_once(&opening, evidence.as_deref())),

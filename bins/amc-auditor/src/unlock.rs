@@ -14,6 +14,7 @@ use amc_ledger::{LogReader, OpenError, Signers, Writer};
 use amc_vault::{AuditorKeys, EnvelopeKey, Passphrase, Vault, VaultError, WitnessKey};
 use amc_workspace::home::{self, Home};
 use amc_workspace::opening::{self, Opening};
+use amc_workspace::passphrase::{self, Source};
 use amc_workspace::{Failure, SystemClock};
 use zeroize::Zeroizing;
 
@@ -26,16 +27,21 @@ pub(crate) struct Unlocked {
     pub(crate) clock: Arc<SystemClock>,
     pub(crate) envelopes: EnvelopeKey,
     pub(crate) witness: WitnessKey,
-    /// As it was given, for the monitor beside us where one passphrase serves both.
+    /// For the monitor beside us: its own where one was named, else ours, which may serve both.
     pub(crate) passphrase: Zeroizing<Vec<u8>>,
 }
 
 pub(crate) fn unlock(opening: &Opening) -> Result<Unlocked, Failure> {
     let (home, policy, workspace) = opening.workspace()?;
     let line = opening.passphrase(Role::Auditor, false)?;
-    let keys = Vault::at(home.vault(), workspace.clone()).unlock_auditor(&passphrase(&line)?);
+    let keys = Vault::at(home.vault(), workspace.clone()).unlock_auditor(&parsed(&line)?);
     let keys = keys.map_err(|error| vault_failure(&error))?;
-    open(home, policy, workspace, keys, line)
+    let beside = opening.monitor_passphrase_file.clone();
+    let passphrase = match beside {
+        None => line,
+        file => passphrase::read(Role::Monitor, &Source { file, is_new: false })?,
+    };
+    open(home, policy, workspace, keys, passphrase)
 }
 
 /// Opens the audit log with keys that are unlocked already.
@@ -55,7 +61,7 @@ pub(crate) fn open(
     Ok(Unlocked { home, policy, workspace, writer, clock, envelopes, witness, passphrase })
 }
 
-pub(crate) fn passphrase(line: &[u8]) -> Result<Passphrase, Failure> {
+pub(crate) fn parsed(line: &[u8]) -> Result<Passphrase, Failure> {
     Passphrase::from_line(line.to_vec()).map_err(Failure::wrong)
 }
 

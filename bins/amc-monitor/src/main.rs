@@ -105,7 +105,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let opening = Opening { home: common.home, passphrase_file: common.passphrase_file };
+    let opening = Opening { home: common.home, passphrase_file: common.passphrase_file, ..Opening::default() };
     let (command, result) = run(verb, &opening, common.json);
     answer::finish(command, common.json, result)
 }

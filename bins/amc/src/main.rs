@@ -34,7 +34,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let opening = Opening { home: common.home.clone(), passphrase_file: common.passphrase_file.clone() };
+    let opening =
+        Opening { home: common.home.clone(), passphrase_file: common.passphrase_file.clone(), ..Opening::default() };
     let (command, result) = match verb {
         Verb::Init { rest } => return signers::become_for_init(&rest, common.home.as_deref(), common.json),
         Verb::Run { .. } => return signers::become_auditor("run", common.json),

@@ -17,8 +17,10 @@ use crate::passphrase::{self, Source};
 pub struct Opening {
     /// `--home`.
     pub home: Option<PathBuf>,
-    /// `--passphrase-file`.
+    /// `--passphrase-file`, or the auditor's own for the auditor.
     pub passphrase_file: Option<PathBuf>,
+    /// `--passphrase-file` of the monitor beside an auditor that has one of its own.
+    pub monitor_passphrase_file: Option<PathBuf>,
 }
 
 impl Opening {

@@ -10,6 +10,7 @@ mod channels;
 mod configs;
 mod home;
 mod json;
+mod passphrases;
 mod services;
 mod witness;
 mod wrap;
