@@ -57,8 +57,6 @@ pub(crate) struct Plan {
     pub(crate) terminal: bool,
     /// Process ids of trusted processes, for the probe.
     pub(crate) trusted: Vec<(String, i32)>,
-    /// A process of the agent's own user that may be traced, for the probe's controls.
-    pub(crate) decoy: Option<i32>,
 }
 
 /// Where in the way of a start this process stands.
