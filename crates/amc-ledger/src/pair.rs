@@ -101,7 +101,7 @@ fn verify_one(
 fn pinned(policy: &TrustPolicy, role: Role) -> Result<&VerifierKey, ReadError> {
     let pinned = policy.logs().iter().find(|key| role_of_origin(key.name()) == Some(role));
     pinned.ok_or_else(|| {
-        let what = format!("the trust policy pins no {role}'s log; pin it with `amc trust pin`");
+        let what = format!("the trust policy pins no {role}'s log; add its `log` line, which its owner gives out with `amc trust export`");
         ReadError::Damaged(Finding::error(FindingCode::KeyHistoryUntrusted, role.log_name(), what))
     })
 }

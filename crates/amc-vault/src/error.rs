@@ -13,7 +13,7 @@ use crate::secret::SecretName;
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// No file there.
-    #[error("there is no vault at {}; `amc init` or `amc vault init` makes one", .0.display())]
+    #[error("there is no vault at {}; `amc init` makes one", .0.display())]
     Missing(PathBuf),
     /// A file is there already.
     #[error("there is a vault at {} already; it was left as it is", .0.display())]
@@ -60,7 +60,7 @@ pub enum VaultError {
         range: String,
     },
     /// The file has no compartment for the role.
-    #[error("{} has no compartment for the {role}; `amc vault init --role {role}` adds one", path.display())]
+    #[error("{} has no compartment for the {role}; name the home that has it with --home", path.display())]
     NoCompartment {
         /// The file.
         path: PathBuf,

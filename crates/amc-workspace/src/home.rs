@@ -70,7 +70,7 @@ pub enum HomeError {
         source: policy::PolicyError,
     },
     /// The trust policy lacks a log.
-    #[error("{path} pins no {role}'s log; pin it with `amc trust pin`")]
+    #[error("{path} pins no {role}'s log; add its `log` line, which its owner gives out with `amc trust export`")]
     NotPinned {
         /// The policy.
         path: PathBuf,

@@ -61,8 +61,8 @@ impl Content {
         let log = pinned(&self.policy, &origin, Role::Monitor).filter(|_| workspace_of(&origin) == workspace.as_str());
         let Some(log) = log else {
             let what = format!(
-                "{origin:?} is not pinned as an evidence log of workspace {workspace}; if it is one, pin it with \
-                 `amc trust pin FILE`"
+                "{origin:?} is not pinned as an evidence log of workspace {workspace}; if it is one, name the \
+                 policy that pins it with --trust FILE"
             );
             return Err(refuse(FindingCode::CheckpointInvalid, what));
         };

@@ -258,8 +258,8 @@ fn manifest_halt(error: ManifestError, verdict: &mut BundleVerdict) -> Halt {
         ManifestError::Envelope(EnvelopeError::Untrusted { keyid }) => {
             let what = format!(
                 "no pinned auditor signed this bundle; it names the key {keyid}. If you know the issuer, get its trust \
-                 policy from the issuer by another way than this file, compare this fingerprint, and pin it with \
-                 `amc trust pin FILE`, or name it with --trust FILE"
+                 policy from the issuer by another way than this file, compare this fingerprint, and pin it: name that \
+                 policy with --trust FILE or AMC_TRUST, or keep it as ~/.config/amc/trust.policy"
             );
             verdict.issuer = Some(Issuer { origin: None, fingerprint: keyid });
             Halt::new(FindingCode::IssuerUntrusted, member::MANIFEST, what)

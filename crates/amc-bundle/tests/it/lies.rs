@@ -18,7 +18,7 @@ fn a_stranger_is_not_trusted_and_the_fingerprint_is_shown() {
     let issuer = verdict.issuer.clone().expect("named");
     assert_eq!((issuer.origin, issuer.fingerprint.clone()), (None, world.keys.auditor.public().dsse_key_id()));
     let message = &verdict.first_error().expect("refused").message;
-    assert!(message.contains(&issuer.fingerprint) && message.contains("amc trust pin"), "{message}");
+    assert!(message.contains(&issuer.fingerprint) && message.contains("--trust FILE"), "{message}");
     assert!(verdict.data().run_id.is_none(), "nothing of it is repeated as if it were true");
 }
 
