@@ -167,7 +167,9 @@ fn answer(report: &Report, dir: &Path, mut findings: Vec<Finding>, uncosigned: O
         dir.join("report.html").display()
     );
     if let Some(why) = uncosigned {
-        text += &format!("The monitor has not cosigned this run yet ({why}); it does so when it is up\n");
+        text += &format!(
+            "The monitor has not cosigned this run yet ({why}); `amc bundle export` asks it again, so have it up by then with `amc up`\n"
+        );
     }
     findings.extend(report.findings.iter().cloned());
     Answer { findings, bad: report.status == Status::Invalid, ..Answer::new(&data, text) }
