@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use amc_core::kinds::Fields;
 use amc_core::{AgentId, Digest, SessionId};
@@ -35,10 +36,29 @@ pub(crate) struct Index {
     hashes: sled::Tree,
 }
 
+/// How long a database that was just dropped in this process may take to let its lock go.
+const LET_GO: Duration = Duration::from_secs(5);
+
+/// Opens the database. sled's background threads keep its lock for a moment after the last handle is
+/// dropped; the log's own lock says that nobody else has it, so that moment is waited out.
+fn when_let_go(config: &sled::Config) -> Result<sled::Db, sled::Error> {
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock") && Instant::now() < deadline =>
+            {
+                thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 impl Index {
     pub(crate) fn open(dir: &Path) -> Result<Self, sled::Error> {
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
-        let database = config.open()?;
+        let database = when_let_go(&config)?;
         let index = Index {
             requests: database.open_tree("requests")?,
             sessions: database.open_tree("sessions")?,
@@ -207,7 +227,7 @@ impl Feeder {
                 let _ = index.database.flush();
             }
         };
-        let thread = std::thread::Builder::new().name("amc-ledger-index".into()).spawn(run)?;
+        let thread = thread::Builder::new().name("amc-ledger-index".into()).spawn(run)?;
         Ok(Feeder { bell, stop, index, thread })
     }
 

@@ -169,3 +169,18 @@ fn events_are_found_by_agent_and_time() {
     let other = AgentId::new("bo").expect("a good id");
     assert_eq!(writer.lookup_agent(&other, i64::MIN, i64::MAX).expect("looks up"), [0; 0], "no prefix of a name");
 }
+
+#[test]
+fn an_index_that_is_just_being_let_go_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let place = dir.path().join("index");
+    let held = crate::index::Index::open(&place).expect("opens");
+    let (waiting, begins) = std::sync::mpsc::channel();
+    let letting_go = std::thread::spawn(move || {
+        begins.recv().expect("the other side is there");
+        drop(held);
+    });
+    waiting.send(()).expect("the other side is there");
+    crate::index::Index::open(&place).expect("opens when it is let go");
+    letting_go.join().expect("ends");
+}
