@@ -8,7 +8,7 @@
 //! | purpose | the signed bytes begin with |
 //! |---|---|
 //! | event | `amc/event/v1` and a newline |
-//! | checkpoint | `<workspace>/evidence` or `<workspace>/audit` and a newline |
+//! | checkpoint | `<workspace>/evidence` or `<workspace>/audit`, a successor's number, and a newline |
 //! | cosignature (a key of its own) | `cosignature/v1` and a newline |
 //! | receipt | `eyJ`, the base64url of `{"`; no workspace name has capitals |
 //! | envelope | `DSSEv1 `; no workspace name has capitals or spaces |
@@ -27,6 +27,7 @@ use amc_crypto::{Checkpoint, PublicKey, Signature, Statement};
 use ed25519_dalek::{Signer as _, SigningKey};
 
 use crate::contents::{Contents, Secrets};
+use crate::number::LogNumber;
 use crate::secret::Secret32;
 
 /// Context of the key for commitments (BLAKE3 `derive_key`).
@@ -45,6 +46,12 @@ impl NamedKey {
             .expect("the public key of a clamped scalar is canonical and of full order");
         let verifier = VerifierKey::new(name, kind, public).expect("workspace names are valid in key names");
         NamedKey { signing, verifier }
+    }
+
+    /// The same key under another log's name.
+    fn renamed(&self, name: String) -> Self {
+        let verifier = VerifierKey::new(name, self.verifier.kind(), self.verifier.public());
+        NamedKey { signing: self.signing.clone(), verifier: verifier.expect("origins are valid in key names") }
     }
 
     fn sign(&self, message: &[u8]) -> Signature {
@@ -75,7 +82,8 @@ redacted! {
     CommitmentKey => |_| "blake3",
 }
 
-/// A role's log key: signs events and checkpoints of `<workspace>/evidence` or `<workspace>/audit`.
+/// A role's log key: signs events and checkpoints of `<workspace>/evidence` or `<workspace>/audit`,
+/// or of one successor of it (see [`LogKey::of_log`]).
 ///
 /// It cannot be copied:
 ///
@@ -180,11 +188,42 @@ impl RoleKeys {
 }
 
 fn log_key(contents: &Contents) -> Arc<NamedKey> {
-    let origin = format!("{}/{}", contents.workspace, contents.role.log_name());
+    let origin = LogNumber::FIRST.origin(&contents.workspace, contents.role);
     Arc::new(NamedKey::new(&contents.log_seed, origin, KeyKind::Ed25519))
 }
 
+/// The key for the log of that number of the same role and workspace.
+fn for_log(key: &NamedKey, number: LogNumber) -> Arc<NamedKey> {
+    let origin = key.verifier.name();
+    let workspace = origin.split('/').next().and_then(|name| WorkspaceName::new(name).ok());
+    let (workspace, role) =
+        workspace.zip(role_of_origin(origin)).expect("a log key is named after a workspace and its role's log");
+    Arc::new(key.renamed(number.origin(&workspace, role)))
+}
+
+impl LogKey {
+    /// The same key as that of the role's log with this number. It signs for that log alone.
+    #[must_use]
+    pub fn of_log(self, number: LogNumber) -> Self {
+        LogKey(for_log(&self.0, number))
+    }
+}
+
+impl ReceiptKey {
+    /// The same key as that of the role's log with this number. It signs for that log alone.
+    #[must_use]
+    pub fn of_log(self, number: LogNumber) -> Self {
+        ReceiptKey(for_log(&self.0, number))
+    }
+}
+
 impl MonitorKeys {
+    /// These keys with the log's for the log of that number.
+    #[must_use]
+    pub fn of_log(self, number: LogNumber) -> Self {
+        MonitorKeys { log: self.log.of_log(number), receipts: self.receipts.of_log(number), ..self }
+    }
+
     pub(crate) fn new(contents: Contents) -> Self {
         let log = log_key(&contents);
         MonitorKeys {
@@ -198,6 +237,12 @@ impl MonitorKeys {
 }
 
 impl AuditorKeys {
+    /// These keys with the log's for the log of that number. Envelopes name no log.
+    #[must_use]
+    pub fn of_log(self, number: LogNumber) -> Self {
+        AuditorKeys { log: self.log.of_log(number), ..self }
+    }
+
     #[expect(clippy::needless_pass_by_value, reason = "the seeds are wiped once the keys are made")]
     pub(crate) fn new(contents: Contents) -> Self {
         let log = log_key(&contents);

@@ -12,6 +12,7 @@ use amc_crypto::{Checkpoint, Note, PredicateType, Statement, Subject, TrustPolic
 use super::workspace;
 use crate::contents::Contents;
 use crate::keys::{AuditorKeys, LogKey, MonitorKeys, WitnessKey};
+use crate::number::LogNumber;
 
 fn monitor() -> MonitorKeys {
     MonitorKeys::new(Contents::generate(Role::Monitor, workspace()).expect("random bytes"))
@@ -149,4 +150,34 @@ fn envelopes_verify_and_statements_without_a_subject_are_refused() {
 fn a_witness_key_is_of_the_cosignature_type() {
     assert_eq!(monitor().witness.verifier_key().kind(), KeyKind::Cosignature);
     assert_eq!(monitor().log.verifier_key().kind(), KeyKind::Ed25519);
+}
+
+#[test]
+fn the_key_of_a_successor_is_the_same_key_and_signs_for_that_log_alone() {
+    let keys = monitor();
+    let public = keys.log.public_key();
+    let second = LogNumber::successor(2).expect("a successor");
+    let keys = keys.of_log(second);
+    assert_eq!((keys.log.origin(), keys.log.public_key()), ("acme-1/evidence/2", public));
+    let head = checkpoint("acme-1/evidence/2");
+    let note = Note::new(head.text(), vec![keys.log.sign_checkpoint(&head).expect("signed")]);
+    note.verify_signature(&keys.log.verifier_key()).expect("verifies under the key of that name");
+    for origin in ["acme-1/evidence", "acme-1/evidence/3", "acme-1/audit/2"] {
+        keys.log.sign_checkpoint(&checkpoint(origin)).expect_err(origin);
+        keys.receipts.sign_receipt(&claims(origin)).expect_err(origin);
+    }
+    let text = keys.receipts.sign_receipt(&claims("acme-1/evidence/2")).expect("signed");
+    let trust = [keys.log.verifier_key()];
+    let receipt = Unverified::new(Receipt::parse(&text).expect("a receipt"));
+    receipt.verify(&ReceiptTrust { keys: &trust }).expect("verifies");
+    assert_eq!(keys.log.of_log(LogNumber::FIRST).origin(), "acme-1/evidence");
+}
+
+#[test]
+fn the_auditors_successor_key_signs_the_same_envelopes() {
+    let keys = auditor();
+    let public = keys.envelopes.public_key();
+    let keys = keys.of_log(LogNumber::successor(3).expect("a successor"));
+    assert_eq!(keys.log.origin(), "acme-1/audit/3");
+    assert_eq!(keys.envelopes.public_key(), public);
 }
