@@ -111,6 +111,14 @@ text_id!(
 );
 
 text_id!(
+    /// A certificate: `cert-` and 32 lowercase hex digits, derived from what it certifies.
+    CertificateId,
+    "a certificate id",
+    "it is cert- followed by 32 lowercase hex digits",
+    |text| text.strip_prefix("cert-").is_some_and(|rest| rest.len() == 32 && crate::digest::unhex(rest).is_some())
+);
+
+text_id!(
     /// A run: `run-` and 32 lowercase hex digits, derived from the report's inputs.
     RunId,
     "a run id",

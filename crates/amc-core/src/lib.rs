@@ -19,7 +19,7 @@ pub mod timestamp;
 pub use clock::{Clock, Instant};
 pub use digest::Digest;
 pub use finding::{Finding, FindingCode, Severity};
-pub use ids::{AgentId, LeaseId, RequestId, RunId, SessionId, WorkspaceName};
+pub use ids::{AgentId, CertificateId, LeaseId, RequestId, RunId, SessionId, WorkspaceName};
 pub use tier::Tier;
 
 /// The release of AMC that this library belongs to, as events and reports name it.

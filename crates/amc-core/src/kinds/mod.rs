@@ -6,19 +6,21 @@
 //! | numbers | owner |
 //! |---|---|
 //! | 1–99 | any log: opening, keys, clock, recovery, witnessing |
-//! | 100–199 | monitor: sessions, process, configuration, leases |
+//! | 100–199 | monitor: sessions, process, configuration, leases, what is reported |
 //! | 200–299 | gateway: model calls |
-//! | 300–399 | auditor: configuration versions, runs |
+//! | 300–399 | auditor: configuration versions, runs, attestations |
 
 mod auditor;
 mod gateway;
 mod log;
 mod monitor;
+mod reported;
 
 pub use auditor::*;
 pub use gateway::*;
 pub use log::*;
 pub use monitor::*;
+pub use reported::*;
 
 use crate::codec::{self, CodecError};
 
@@ -97,12 +99,19 @@ kinds! {
     131 MonitorStopped "monitor_stopped",
     140 BoundaryProbe "boundary_probe",
     141 BoundaryDeclared "boundary_declared",
+    150 Ingested "ingested",
+    160 TraceLines "trace_lines",
+    165 AgentRegistered "agent_registered",
     200 LlmRequest "llm_request",
     201 LlmResponse "llm_response",
     202 AgentKeyIgnored "agent_key_ignored",
     203 GatewayStarted "gateway_started",
     300 ConfigSigned "config_signed",
     301 RunRecorded "run_recorded",
+    302 Attested "attested",
+    303 BoundaryEpoch "boundary_epoch",
+    320 CertificateIssued "certificate_issued",
+    321 CertificateRevoked "certificate_revoked",
 }
 
 #[cfg(test)]
