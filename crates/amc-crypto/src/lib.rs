@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attestation;
 pub mod checkpoint;
 pub mod config;
 pub mod dsse;
