@@ -140,3 +140,21 @@ pub struct KeyRevoked {
     /// Why, in the auditor's words.
     pub reason: String,
 }
+
+/// A log of the *other* role ended and goes on in a new one: what lets a verifier that pins the old
+/// log accept the new one, and no second one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSucceeded {
+    /// The newest state of the old log that is known to have been signed.
+    pub old: LogHead,
+    /// The new log's origin.
+    pub origin: String,
+    /// Ed25519 public key that signs the new log from its first event on.
+    pub log_public: Digest,
+    /// event_hash of the new log's first event.
+    pub opening: Digest,
+    /// The finding code that says why the old log ended.
+    pub code: String,
+    /// The same in words.
+    pub reason: String,
+}

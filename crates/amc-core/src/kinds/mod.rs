@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 1–99 | any log: opening, keys, clock, recovery, witnessing |
 //! | 100–199 | monitor: sessions, process, configuration, leases, what is reported |
-//! | 200–299 | gateway: model calls |
+//! | 200–299 | gateway: model calls, egress |
 //! | 300–399 | auditor: configuration versions, runs, attestations |
 
 mod auditor;
@@ -86,6 +86,7 @@ kinds! {
     5 ClockRollback "clock_rollback",
     6 CheckpointCosigned "checkpoint_cosigned",
     7 KeyRevoked "key_revoked",
+    8 LogSucceeded "log_succeeded",
     100 SessionOpen "session_open",
     101 SessionSeal "session_seal",
     102 AgentHead "agent_head",
@@ -95,6 +96,7 @@ kinds! {
     120 ConfigLoaded "config_loaded",
     121 LeaseIssued "lease_issued",
     122 LeaseRevoked "lease_revoked",
+    123 LeaseTerms "lease_terms",
     130 MonitorStarted "monitor_started",
     131 MonitorStopped "monitor_stopped",
     140 BoundaryProbe "boundary_probe",
@@ -106,6 +108,12 @@ kinds! {
     201 LlmResponse "llm_response",
     202 AgentKeyIgnored "agent_key_ignored",
     203 GatewayStarted "gateway_started",
+    204 GatewayReloaded "gateway_reloaded",
+    205 UpstreamAttempt "upstream_attempt",
+    206 WebSocketClosed "websocket_closed",
+    210 EgressStarted "egress_started",
+    211 EgressTunnel "egress_tunnel",
+    212 EgressBlocked "egress_blocked",
     300 ConfigSigned "config_signed",
     301 RunRecorded "run_recorded",
     302 Attested "attested",

@@ -315,3 +315,33 @@ pub struct BoundaryDeclared {
     /// The declaration.
     pub mode: BoundaryMode,
 }
+
+/// What a lease may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseScope {
+    /// Model calls.
+    Llm,
+    /// The egress proxy.
+    Egress,
+}
+
+/// What a lease that was issued by hand may be used for; it stands directly before its
+/// `lease_issued`. The envelope names the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseTerms {
+    /// The lease's public id.
+    pub lease: LeaseId,
+    /// What for, ascending.
+    pub scopes: Vec<LeaseScope>,
+    /// Providers that may be called; empty: all.
+    pub providers: Vec<String>,
+    /// Models that may be asked for; empty: all.
+    pub models: Vec<String>,
+    /// Where the egress proxy may go beyond what the configuration allows, `host:port`.
+    pub allow: Vec<String>,
+    /// Requests per minute; 0: any number.
+    pub requests_per_minute: u32,
+    /// Calls at the same time; 0: any number.
+    pub concurrency: u32,
+}
