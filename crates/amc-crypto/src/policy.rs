@@ -1,8 +1,11 @@
 //! Trust policies (C2SP tlog-policy): pinned logs, pinned witnesses, and the quorum.
 //!
-//! AMC adds one rule: a witness of a role does not count for that role's own log, so nobody can be
-//! their own witness. A role's witness is called `monitor-witness` or `auditor-witness`, as the
-//! policy's name or as the last part of the key's name.
+//! AMC adds one rule: a witness of a role does not count for that role's own log of its own
+//! workspace, so nobody can be their own witness. A role's witness is called `monitor-witness` or
+//! `auditor-witness` in the policy, or `<workspace>/monitor-witness` and `/auditor-witness` by its key.
+//!
+//! The file pins first keys only. What pinned keys signed since (the next key, the successor of a log)
+//! is *learned* from verified logs by the `learn_…` functions, and never parsed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +13,7 @@ use amc_core::kinds::Role;
 use amc_core::limits;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CosignedCheckpoint};
+use crate::key::PublicKey;
 use crate::note::{KeyKind, Note, VerifierKey};
 use crate::trust::Check;
 
@@ -34,6 +38,10 @@ pub struct TrustPolicy {
     witnesses: Vec<Witness>,
     groups: BTreeMap<String, (usize, Vec<String>)>,
     quorum: Option<String>,
+    /// Successors of pinned logs.
+    successors: Vec<VerifierKey>,
+    /// Keys of logs by position, where there is more than the first.
+    histories: BTreeMap<String, Vec<(u64, PublicKey)>>,
 }
 
 /// A policy file that breaks a rule, with its line.
@@ -69,7 +77,8 @@ impl TrustPolicy {
             parser.line(&items).map_err(|what| PolicyError { line: at + 1, what })?;
         }
         let quorum = parser.quorum.ok_or_else(|| fail(text.lines().count().max(1), "no quorum line"))?;
-        Ok(TrustPolicy { logs: parser.logs, witnesses: parser.witnesses, groups: parser.groups, quorum })
+        let Parser { logs, witnesses, groups, .. } = parser;
+        Ok(TrustPolicy { logs, witnesses, groups, quorum, successors: Vec::new(), histories: BTreeMap::new() })
     }
 
     /// The policy that `init` writes: both logs, both roles' witnesses, any of them a quorum.
@@ -85,9 +94,74 @@ impl TrustPolicy {
         text + &format!("group roles any {}\nquorum roles\n", names.join(" "))
     }
 
-    /// The pinned key of the log with this origin.
+    /// The first key of the log with this origin: pinned, or learned of a successor.
     pub fn log(&self, origin: &str) -> Option<&VerifierKey> {
-        self.logs.iter().find(|key| key.name() == origin)
+        self.logs.iter().chain(&self.successors).find(|key| key.name() == origin)
+    }
+
+    /// Whether the file itself pins the log with this origin.
+    pub fn pins(&self, origin: &str) -> bool {
+        self.logs.iter().any(|key| key.name() == origin)
+    }
+
+    /// The key that signs this log's checkpoint of `size`: the one that signed the last event in it.
+    pub fn log_key_at(&self, origin: &str, size: u64) -> Option<VerifierKey> {
+        let first = self.log(origin)?;
+        let Some(spans) = self.histories.get(origin) else { return Some(first.clone()) };
+        let last = size.saturating_sub(1);
+        let key = spans.iter().rev().find(|(from, _)| *from <= last).map_or(first.public(), |(_, key)| *key);
+        VerifierKey::new(origin, KeyKind::Ed25519, key).ok()
+    }
+
+    /// Every key that this log had, the first one first.
+    pub fn log_keys(&self, origin: &str) -> Vec<PublicKey> {
+        let first = self.log(origin).map(VerifierKey::public);
+        let later = self.histories.get(origin).into_iter().flatten().map(|(_, key)| *key);
+        let mut keys: Vec<PublicKey> = first.into_iter().collect();
+        for key in later {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// The witness of a role in a workspace, where it is pinned.
+    fn role_witness(&self, workspace: &str, role: Role) -> Option<&Witness> {
+        let name = format!("{workspace}/{role}-witness");
+        self.witnesses.iter().find(|witness| witness.key.name() == name)
+    }
+
+    /// Takes in the keys of a log by position, as a verification of that log under its first key gave
+    /// them: the index from which each signs, ascending.
+    pub fn learn_log_keys(&mut self, origin: &str, spans: &[(u64, PublicKey)]) {
+        let begins_pinned = self.log(origin).is_some_and(|key| spans.first() == Some(&(0, key.public())));
+        if begins_pinned && spans.len() > 1 {
+            self.histories.insert(origin.to_owned(), spans.to_vec());
+        }
+    }
+
+    /// Takes in the first key of a successor that the other role's verified log names.
+    pub fn learn_successor(&mut self, key: VerifierKey) {
+        if self.log(key.name()).is_none() {
+            self.successors.push(key);
+        }
+    }
+
+    /// Takes in a role's next witness key, which the role's verified log names: it counts where the
+    /// pinned one of that role counts.
+    pub fn learn_witness_key(&mut self, workspace: &str, role: Role, public: PublicKey) {
+        let Some(pinned) = self.role_witness(workspace, role) else { return };
+        let known = self.witnesses.iter().any(|witness| witness.key.public() == public);
+        if let (false, Ok(key)) = (known, VerifierKey::new(pinned.key.name(), KeyKind::Cosignature, public)) {
+            let next = Witness { name: pinned.name.clone(), key, url: pinned.url.clone() };
+            self.witnesses.push(next);
+        }
+    }
+
+    /// Takes out a witness's key that was revoked: its cosignatures no longer count.
+    pub fn discount_witness(&mut self, public: PublicKey) {
+        self.witnesses.retain(|witness| witness.key.public() != public);
     }
 
     /// All pinned logs.
@@ -114,8 +188,8 @@ impl TrustPolicy {
     pub fn check_signatures(&self, note: Note) -> Result<CosignedCheckpoint, CheckpointError> {
         let checkpoint = Checkpoint::parse(note.text())?;
         let unknown = || CheckpointError::UnknownLog(checkpoint.origin.clone());
-        let key = self.log(&checkpoint.origin).ok_or_else(unknown)?;
-        note.verify_signature(key)?;
+        let key = self.log_key_at(&checkpoint.origin, checkpoint.size).ok_or_else(unknown)?;
+        note.verify_signature(&key)?;
         let mut witnesses = Vec::new();
         for witness in &self.witnesses {
             if let Some(time_s) = note.verify_cosignature(&witness.key)?
@@ -167,10 +241,26 @@ pub fn role_of_origin(origin: &str) -> Option<Role> {
     [Role::Monitor, Role::Auditor].into_iter().find(|role| numbered && role.log_name() == log)
 }
 
+/// The workspace whose log has this origin.
+pub fn workspace_of_origin(origin: &str) -> &str {
+    origin.split('/').next().unwrap_or_default()
+}
+
+/// The number of a log in its role's line: 1, or what stands behind a successor's name.
+pub fn number_of_origin(origin: &str) -> Option<u64> {
+    role_of_origin(origin)?;
+    match origin.splitn(3, '/').nth(2) {
+        None => Some(1),
+        Some(number) => number.parse().ok().filter(|n: &u64| *n > 1 && n.to_string() == number),
+    }
+}
+
+/// A role's witness is nobody for that role's log of its own workspace. In the policy the role's own
+/// name is kept for this workspace's witness, whatever its key is called.
 fn is_own_witness(origin: &str, witness: &Witness) -> bool {
     role_of_origin(origin).is_some_and(|role| {
         let own = format!("{role}-witness");
-        witness.name == own || witness.key.name().rsplit('/').next() == Some(own.as_str())
+        witness.name == own || witness.key.name() == format!("{}/{own}", workspace_of_origin(origin))
     })
 }
 

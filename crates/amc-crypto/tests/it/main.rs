@@ -7,6 +7,7 @@ mod multiproof;
 mod note;
 mod parsers;
 mod policy;
+mod proof;
 mod trees;
 mod vectors;
 

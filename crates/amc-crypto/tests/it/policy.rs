@@ -2,7 +2,7 @@
 
 use amc_core::kinds::Role;
 use amc_crypto::checkpoint::CheckpointError;
-use amc_crypto::policy::role_of_origin;
+use amc_crypto::policy::{number_of_origin, role_of_origin};
 use amc_crypto::{Note, TrustPolicy, Unverified};
 
 use super::{TestKey, checkpoint};
@@ -74,6 +74,63 @@ fn renaming_a_roles_witness_does_not_make_it_count() {
 }
 
 #[test]
+fn a_role_of_another_workspace_is_an_outside_witness() {
+    let roles = roles();
+    let neighbour = TestKey::witness("other/monitor-witness", 9);
+    let log = &roles.evidence.verifier;
+    let policy = parse(&format!("log {log}\nwitness neighbour {}\nquorum neighbour\n", neighbour.verifier));
+    assert!(accepts(&policy, note(&roles.evidence, &[&neighbour])));
+}
+
+#[test]
+fn a_learned_successor_is_trusted_and_not_pinned() {
+    let roles = roles();
+    let mut policy = parse(&policy_of_init(&roles));
+    let successor = TestKey::log("acme/evidence/2", 7);
+    assert!(Unverified::new(note(&successor, &[&roles.auditor])).verify(&policy).is_err());
+    policy.learn_successor(successor.verifier.clone());
+    assert!(accepts(&policy, note(&successor, &[&roles.auditor])));
+    assert!(policy.pins("acme/evidence") && !policy.pins("acme/evidence/2"));
+    // A pinned key is never replaced by one that was learned.
+    policy.learn_successor(TestKey::log("acme/evidence", 7).verifier);
+    assert!(accepts(&policy, note(&roles.evidence, &[&roles.auditor])));
+}
+
+#[test]
+fn a_checkpoint_is_signed_by_the_key_of_its_last_event() {
+    let roles = roles();
+    let mut policy = parse(&policy_of_init(&roles));
+    let next = TestKey::log("acme/evidence", 7);
+    let size = checkpoint("acme/evidence").size;
+    let both = |from| [(0, roles.evidence.public()), (from, next.public())];
+    policy.learn_log_keys("acme/evidence", &both(size));
+    assert!(accepts(&policy, note(&roles.evidence, &[&roles.auditor])), "the next key signs from the next event on");
+    assert!(Unverified::new(note(&next, &[&roles.auditor])).verify(&policy).is_err());
+    policy.learn_log_keys("acme/evidence", &both(size - 1));
+    assert!(accepts(&policy, note(&next, &[&roles.auditor])));
+    assert!(Unverified::new(note(&roles.evidence, &[&roles.auditor])).verify(&policy).is_err());
+    assert_eq!(policy.log_keys("acme/evidence"), [roles.evidence.public(), next.public()]);
+    // A history that does not begin at the pinned key teaches nothing.
+    let mut policy = parse(&policy_of_init(&roles));
+    policy.learn_log_keys("acme/evidence", &[(0, next.public()), (1, next.public())]);
+    assert_eq!(policy.log_keys("acme/evidence"), [roles.evidence.public()]);
+}
+
+#[test]
+fn a_next_witness_key_counts_and_a_revoked_one_does_not() {
+    let roles = roles();
+    let mut policy = parse(&policy_of_init(&roles));
+    let next = TestKey::witness("acme/auditor-witness", 9);
+    assert!(!accepts(&policy, note(&roles.evidence, &[&next])));
+    policy.learn_witness_key("acme", Role::Auditor, next.public());
+    assert!(accepts(&policy, note(&roles.evidence, &[&next])));
+    assert!(!accepts(&policy, note(&roles.audit, &[&next])), "it is the auditor's still");
+    policy.discount_witness(roles.auditor.public());
+    assert!(accepts(&policy, note(&roles.evidence, &[&next])));
+    assert!(!accepts(&policy, note(&roles.evidence, &[&roles.auditor])));
+}
+
+#[test]
 fn a_successor_log_is_the_same_roles() {
     let roles = roles();
     let successor = TestKey::log("acme/evidence/2", 7);
@@ -98,6 +155,16 @@ fn origins_name_their_role() {
         ("outside.test/log", None),
     ] {
         assert_eq!(role_of_origin(origin), role, "{origin}");
+    }
+    for (origin, number) in [
+        ("acme/evidence", Some(1)),
+        ("acme/audit/17", Some(17)),
+        ("acme/evidence/1", None),
+        ("acme/evidence/02", None),
+        ("acme/evidence/99999999999999999999", None),
+        ("outside.test/log", None),
+    ] {
+        assert_eq!(number_of_origin(origin), number, "{origin}");
     }
 }
 
