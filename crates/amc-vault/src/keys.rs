@@ -21,7 +21,7 @@ use amc_core::{Digest, WorkspaceName};
 use amc_crypto::dsse::{self, Envelope};
 use amc_crypto::jws::{self, ReceiptClaims};
 use amc_crypto::note::{self, KeyKind, NoteSignature, VerifierKey};
-use amc_crypto::policy::role_of_origin;
+use amc_crypto::policy::{role_of_origin, workspace_of_origin};
 use amc_crypto::signer::{self, CheckpointSigner, Cosigner, EventSigner, ReceiptSigner, SignError, StatementSigner};
 use amc_crypto::{Checkpoint, PublicKey, Signature, Statement};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -104,7 +104,7 @@ pub struct EnvelopeKey(Arc<NamedKey>);
 /// A role's witness key, `<workspace>/monitor-witness` or `<workspace>/auditor-witness`.
 pub struct WitnessKey {
     role: Role,
-    key: NamedKey,
+    key: Arc<NamedKey>,
 }
 
 /// Makes keyed BLAKE3 commitments to secrets that were redacted: the same secret gives the same
@@ -124,6 +124,18 @@ pub struct MonitorKeys {
     pub commitments: CommitmentKey,
     /// Provider secrets.
     pub secrets: Secrets,
+    /// What is about to become of the keys.
+    pub next: NextKeys,
+}
+
+/// Keys of a rotation that is under way. Which key is in force is what the role's log says: the old
+/// one until the log names the next, then that one.
+#[derive(Debug, Default)]
+pub struct NextKeys {
+    /// The log key's successor.
+    pub log: Option<LogKey>,
+    /// The witness key's successor.
+    pub witness: Option<WitnessKey>,
 }
 
 /// What the auditor can do once its compartment is unlocked.
@@ -135,6 +147,8 @@ pub struct AuditorKeys {
     pub envelopes: EnvelopeKey,
     /// Cosignatures of other logs' checkpoints.
     pub witness: WitnessKey,
+    /// What is about to become of the keys.
+    pub next: NextKeys,
 }
 
 /// The keys of an unlocked compartment.
@@ -185,6 +199,35 @@ impl RoleKeys {
             RoleKeys::Auditor(keys) => (keys.log, keys.witness),
         }
     }
+
+    /// The keys of a rotation that is under way.
+    pub const fn next(&self) -> &NextKeys {
+        match self {
+            RoleKeys::Monitor(keys) => &keys.next,
+            RoleKeys::Auditor(keys) => &keys.next,
+        }
+    }
+}
+
+impl NextKeys {
+    fn new(contents: &Contents) -> Self {
+        let origin = || LogNumber::FIRST.origin(&contents.workspace, contents.role);
+        let log = contents.next_log_seed.as_ref().map(|seed| NamedKey::new(seed, origin(), KeyKind::Ed25519));
+        let witness = contents.next_witness_seed.as_ref();
+        NextKeys {
+            log: log.map(|key| LogKey(Arc::new(key))),
+            witness: witness.map(|seed| WitnessKey::new(contents.role, &contents.workspace, seed)),
+        }
+    }
+
+    fn of_log(self, number: LogNumber) -> Self {
+        NextKeys { log: self.log.map(|key| key.of_log(number)), ..self }
+    }
+
+    fn handles(&self) -> Self {
+        let log = self.log.as_ref().map(|key| LogKey(Arc::clone(&key.0)));
+        NextKeys { log, witness: self.witness.as_ref().map(WitnessKey::handle) }
+    }
 }
 
 fn log_key(contents: &Contents) -> Arc<NamedKey> {
@@ -221,7 +264,25 @@ impl MonitorKeys {
     /// These keys with the log's for the log of that number.
     #[must_use]
     pub fn of_log(self, number: LogNumber) -> Self {
-        MonitorKeys { log: self.log.of_log(number), receipts: self.receipts.of_log(number), ..self }
+        let (receipts, next) = (self.receipts.of_log(number), self.next.of_log(number));
+        MonitorKeys { log: self.log.of_log(number), receipts, next, ..self }
+    }
+
+    /// These keys with the next log key in force, once the log names it.
+    #[must_use]
+    pub fn advance_log(mut self) -> Self {
+        if let Some(LogKey(key)) = self.next.log.take() {
+            self.receipts = ReceiptKey(Arc::clone(&key));
+            self.log = LogKey(key);
+        }
+        self
+    }
+
+    /// These keys with the next witness key in force, once the log names it.
+    #[must_use]
+    pub fn advance_witness(mut self) -> Self {
+        self.witness = self.next.witness.take().unwrap_or(self.witness);
+        self
     }
 
     pub(crate) fn new(contents: Contents) -> Self {
@@ -230,6 +291,7 @@ impl MonitorKeys {
             receipts: ReceiptKey(Arc::clone(&log)),
             log: LogKey(log),
             witness: WitnessKey::new(Role::Monitor, &contents.workspace, &contents.witness_seed),
+            next: NextKeys::new(&contents),
             commitments: CommitmentKey::new(&contents.root),
             secrets: contents.secrets,
         }
@@ -240,7 +302,36 @@ impl AuditorKeys {
     /// These keys with the log's for the log of that number. Envelopes name no log.
     #[must_use]
     pub fn of_log(self, number: LogNumber) -> Self {
-        AuditorKeys { log: self.log.of_log(number), ..self }
+        AuditorKeys { log: self.log.of_log(number), next: self.next.of_log(number), ..self }
+    }
+
+    /// These keys with the next log key in force, once the log names it.
+    #[must_use]
+    pub fn advance_log(mut self) -> Self {
+        if let Some(LogKey(key)) = self.next.log.take() {
+            self.envelopes = EnvelopeKey(Arc::clone(&key));
+            self.log = LogKey(key);
+        }
+        self
+    }
+
+    /// These keys with the next witness key in force, once the log names it.
+    #[must_use]
+    pub fn advance_witness(mut self) -> Self {
+        self.witness = self.next.witness.take().unwrap_or(self.witness);
+        self
+    }
+
+    /// Second handles on these same keys, for a process that does one thing after the other with
+    /// them. Nothing secret is copied; the keys are wiped when the last handle is dropped.
+    #[must_use]
+    pub fn handles(&self) -> Self {
+        AuditorKeys {
+            log: LogKey(Arc::clone(&self.log.0)),
+            envelopes: EnvelopeKey(Arc::clone(&self.envelopes.0)),
+            witness: self.witness.handle(),
+            next: self.next.handles(),
+        }
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "the seeds are wiped once the keys are made")]
@@ -250,6 +341,7 @@ impl AuditorKeys {
             envelopes: EnvelopeKey(Arc::clone(&log)),
             log: LogKey(log),
             witness: WitnessKey::new(Role::Auditor, &contents.workspace, &contents.witness_seed),
+            next: NextKeys::new(&contents),
         }
     }
 }
@@ -264,7 +356,8 @@ impl LogKey {
 #[cfg(test)]
 impl WitnessKey {
     pub(crate) fn for_tests(seed: [u8; 32], name: &str, role: Role) -> Self {
-        WitnessKey { role, key: NamedKey::new(&Secret32::copy_of(&seed), name.to_owned(), KeyKind::Cosignature) }
+        let key = NamedKey::new(&Secret32::copy_of(&seed), name.to_owned(), KeyKind::Cosignature);
+        WitnessKey { role, key: Arc::new(key) }
     }
 }
 
@@ -298,9 +391,13 @@ impl CheckpointSigner for LogKey {
 }
 
 impl WitnessKey {
+    fn handle(&self) -> Self {
+        WitnessKey { role: self.role, key: Arc::clone(&self.key) }
+    }
+
     fn new(role: Role, workspace: &WorkspaceName, seed: &Secret32) -> Self {
         let name = format!("{workspace}/{role}-witness");
-        WitnessKey { role, key: NamedKey::new(seed, name, KeyKind::Cosignature) }
+        WitnessKey { role, key: Arc::new(NamedKey::new(seed, name, KeyKind::Cosignature)) }
     }
 }
 
@@ -311,7 +408,8 @@ impl Cosigner for WitnessKey {
 
     fn cosign(&self, checkpoint: &Checkpoint, time_s: u64) -> Result<NoteSignature, SignError> {
         let refuse = |why: String| Err(SignError { what: "the cosignature", why });
-        if role_of_origin(&checkpoint.origin) == Some(self.role) {
+        let same_workspace = workspace_of_origin(&checkpoint.origin) == workspace_of_origin(self.key.verifier.name());
+        if same_workspace && role_of_origin(&checkpoint.origin) == Some(self.role) {
             return refuse(format!("{:?} is a log of the {}'s own", checkpoint.origin, self.role));
         }
         if time_s == 0 || i64::try_from(time_s).is_err() {
