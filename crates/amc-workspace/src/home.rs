@@ -137,9 +137,22 @@ impl Home {
         self.root.join("vault.amcvault")
     }
 
-    /// The log of a role.
+    /// The log of a role that is in force: the newest of its line.
     pub fn log(&self, role: Role) -> PathBuf {
-        self.root.join("logs").join(role.log_name())
+        self.log_at(role, self.log_number(role))
+    }
+
+    /// Its number: 1, unless it was succeeded.
+    pub fn log_number(&self, role: Role) -> u32 {
+        let entries = fs::read_dir(self.root.join("logs")).into_iter().flatten().flatten();
+        let numbers = entries.filter_map(|entry| role.log_number(entry.file_name().to_str()?));
+        // A directory without a segment is what an interrupted creation left.
+        numbers.filter(|number| *number == 1 || holds_log(&self.log_at(role, *number))).max().unwrap_or(1)
+    }
+
+    /// The log of a role with this number, whether or not there is one.
+    pub fn log_at(&self, role: Role, number: u32) -> PathBuf {
+        self.root.join("logs").join(role.log_dir(number))
     }
 
     /// The trust policy.
@@ -211,6 +224,11 @@ impl Home {
     pub fn auditor_keys(&self, policy: &TrustPolicy) -> Result<Vec<PublicKey>, HomeError> {
         Ok(vec![self.pinned_log(policy, Role::Auditor)?.public()])
     }
+}
+
+fn holds_log(dir: &Path) -> bool {
+    let mut segments = fs::read_dir(dir.join("segments")).into_iter().flatten().flatten();
+    segments.any(|entry| entry.path().extension().is_some_and(|extension| extension == "seg"))
 }
 
 /// The workspace's name, as the origin of a pinned log says it.

@@ -31,6 +31,23 @@ impl Role {
         }
     }
 
+    /// The directory of this role's log with this number, below `logs/`: `evidence`, then
+    /// `evidence-2` for the log `<workspace>/evidence/2` that succeeded it, and so on.
+    pub fn log_dir(self, number: u32) -> String {
+        match number {
+            0 | 1 => self.log_name().to_owned(),
+            number => format!("{}-{number}", self.log_name()),
+        }
+    }
+
+    /// The number of the log that stands in a directory of this name, where it is one of this role's.
+    pub fn log_number(self, dir: &str) -> Option<u32> {
+        match dir.strip_prefix(self.log_name())? {
+            "" => Some(1),
+            rest => rest.strip_prefix('-')?.parse().ok().filter(|number| *number > 1 && self.log_dir(*number) == dir),
+        }
+    }
+
     /// The other role, which is this role's witness.
     pub const fn other(self) -> Role {
         match self {
@@ -157,4 +174,20 @@ pub struct LogSucceeded {
     pub code: String,
     /// The same in words.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logs_directory_has_one_name() {
+        for (dir, number) in [("evidence", Some(1)), ("evidence-2", Some(2)), ("evidence-10", Some(10))] {
+            assert_eq!(Role::Monitor.log_number(dir), number, "{dir}");
+            assert_eq!(Role::Monitor.log_dir(number.expect("it has one")), dir);
+        }
+        for dir in ["evidence-", "evidence-0", "evidence-1", "evidence-02", "evidence-+2", "evidence2", "audit", "logs"] {
+            assert_eq!(Role::Monitor.log_number(dir), None, "{dir}");
+        }
+    }
 }
