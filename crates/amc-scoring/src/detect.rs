@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use amc_core::Tier;
 use amc_core::kinds::{
-    AgentKeyIgnored, CallOutcome, ConfigState, Fields, LlmRequest, LlmResponse, ProcessOutput, SessionChannel,
-    SessionPurpose, Stream,
+    AgentKeyIgnored, AgentRegistered, CallOutcome, ConfigState, Fields, LlmRequest, LlmResponse, ProcessOutput,
+    SessionChannel, SessionPurpose, Stream, TraceAbout,
 };
 use amc_evidence::EventRecord;
 
 use crate::bank::Limits;
 use crate::configs::Configs;
+use crate::correlate::{Correlated, Judged, Worth};
 use crate::facts::{Fact, fact_kind};
 use crate::sessions::{Boundary, Outcome, Session, Sessions};
 
@@ -70,7 +71,12 @@ pub fn exchanges<'a>(session: &Session<'a>) -> Vec<Exchange<'a>> {
 }
 
 /// All facts of all counted sessions, in a canonical order.
-pub fn detect(sessions: &Sessions<'_>, configs: &Configs<'_>, limits: &Limits) -> Vec<Fact> {
+pub fn detect(
+    sessions: &Sessions<'_>,
+    configs: &Configs<'_>,
+    correlated: &Correlated<'_>,
+    limits: &Limits,
+) -> Vec<Fact> {
     let mut facts = Vec::new();
     for (position, session) in sessions.list.iter().enumerate().filter(|(_, session)| session.counted()) {
         let mut found = Found { session, position, facts: &mut facts };
@@ -82,8 +88,9 @@ pub fn detect(sessions: &Sessions<'_>, configs: &Configs<'_>, limits: &Limits) -
                 found.call_facts(&calls, configs);
                 found.measured_facts(&calls, limits);
                 found.key_facts(&calls);
+                found.trace_facts(correlated.by_session.get(position).map_or(&[], Vec::as_slice));
             }
-            SessionPurpose::Test => found.test_facts(),
+            SessionPurpose::Test => found.test_facts(sessions),
             SessionPurpose::Drill => {}
         }
     }
@@ -241,6 +248,7 @@ impl<'a> Found<'_, 'a, '_> {
             let newest = recovering.entry(call.request.provider.as_str()).or_insert(call.request_record.event.index);
             *newest = call.request_record.event.index.max(*newest);
         }
+        let registered = self.registered().filter(|(_, registered)| !registered.system_prompts.is_empty());
         for call in calls {
             let records = call.records();
             self.add("llm.exchange", call.is_complete(), &records);
@@ -248,6 +256,10 @@ impl<'a> Found<'_, 'a, '_> {
             match configs.gateway_signed_at(index, call.request.config_version) {
                 Some(load) => self.add("llm.route_signed", true, &[call.request_record, load.record]),
                 None => self.add("llm.route_signed", false, &[call.request_record]),
+            }
+            if let (Some((record, registered)), Some(prompt)) = (&registered, call.request.system_prompt_sha256) {
+                let known = registered.system_prompts.contains(&prompt);
+                self.add("llm.system_prompt_registered", known, &[call.request_record, *record]);
             }
             self.add("llm.system_prompt_present", call.request.system_prompt_sha256.is_some(), &[call.request_record]);
             if call.request.stream {
@@ -303,14 +315,59 @@ impl<'a> Found<'_, 'a, '_> {
         }
     }
 
-    /// Until a signed agent configuration names command and artifact, a suite's word is the owner's.
-    fn test_facts(&mut self) {
+    /// A suite's word is its owner's, unless the signed agent configuration names its command and its
+    /// executable, and no session of the agent was open that could have touched it.
+    fn test_facts(&mut self, sessions: &Sessions<'_>) {
         let opening = self.opening();
         let (exits, clean) = self.exits();
         let passed = clean && self.session.outcome == Outcome::Sealed;
-        let records = [&[opening], exits.as_slice()].concat();
-        self.add_at("test.suite", passed, Tier::SelfReported, &records);
+        let mut records = [&[opening], exits.as_slice()].concat();
+        let named = self.registered().filter(|(_, registered)| {
+            let open = self.session.open;
+            registered.suites.iter().any(|suite| suite.argv == open.argv && Some(suite.artifact) == open.artifact)
+        });
+        let alone = !sessions
+            .list
+            .iter()
+            .any(|other| other.open.purpose == SessionPurpose::Agent && overlap(other, self.session));
+        match named.filter(|_| alone) {
+            Some((registered, _)) => {
+                records.push(registered);
+                self.add("test.suite", passed, &records);
+            }
+            None => self.add_at("test.suite", passed, Tier::SelfReported, &records),
+        }
     }
+
+    /// What the signed agent configuration registered when the session began.
+    fn registered(&self) -> Option<(&'a EventRecord, &'a AgentRegistered)> {
+        self.session.records.iter().copied().find_map(|record| match &record.fields {
+            Some(Fields::AgentRegistered(registered)) => Some((record, registered)),
+            _ => None,
+        })
+    }
+
+    fn trace_facts(&mut self, lines: &[Judged<'a>]) {
+        for line in lines {
+            let id = match line.about {
+                TraceAbout::LlmCall | TraceAbout::LlmResult => "trace.correlated",
+                TraceAbout::VerificationStep => "trace.verified",
+                TraceAbout::ToolIntent | TraceAbout::ToolResult => continue,
+            };
+            let rests_on: Vec<_> = [Some(line.record), line.named].into_iter().flatten().collect();
+            match line.worth {
+                Worth::Valid => self.add(id, true, &rests_on),
+                Worth::Bad(_) | Worth::Contradicts => self.add(id, false, &rests_on),
+                Worth::Missing => {}
+            }
+        }
+    }
+}
+
+/// Whether two sessions were open at the same time.
+fn overlap(a: &Session<'_>, b: &Session<'_>) -> bool {
+    let end = |session: &Session<'_>| session.seal_index.unwrap_or(u64::MAX);
+    a.open_index < end(b) && b.open_index < end(a)
 }
 
 /// The keys of its own that the agent sent in this session.

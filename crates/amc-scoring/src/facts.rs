@@ -7,6 +7,8 @@
 use amc_core::Tier;
 use amc_core::timestamp::NS_PER_S;
 
+use crate::bank::is_document;
+
 /// Evidence drops one tier after this many seconds: 90 days.
 pub const HORIZON_S: u64 = 90 * 86_400;
 /// Freshness of new evidence, in basis points.
@@ -55,14 +57,14 @@ facts! {
     "budget.session" 1 "the session's tokens stayed within the bank's limit",
     "config.current" 1 "the configuration in force was the newest signed one",
     "config.signed" 1 "every trust-bearing configuration in force was signed",
-    "document.bias_review" 0 "a review of unequal treatment is on record",
-    "document.charter" 0 "a charter says what the agent is for",
-    "document.continuity_plan" 0 "a plan for the loss of the agent or its provider is on record",
-    "document.data_protection" 0 "an assessment of personal data is on record",
-    "document.escalation_rule" 0 "a rule says when a person decides",
-    "document.incident_review" 0 "a review of an incident is on record",
-    "document.risk_assessment" 0 "a risk assessment is on record",
-    "document.runbook" 0 "a runbook is on record",
+    "document.bias_review" 1 "a review of unequal treatment is on record",
+    "document.charter" 1 "a charter says what the agent is for",
+    "document.continuity_plan" 1 "a plan for the loss of the agent or its provider is on record",
+    "document.data_protection" 1 "an assessment of personal data is on record",
+    "document.escalation_rule" 1 "a rule says when a person decides",
+    "document.incident_review" 1 "a review of an incident is on record",
+    "document.risk_assessment" 1 "a risk assessment is on record",
+    "document.runbook" 1 "a runbook is on record",
     "egress.allowed_only" 0 "every tunnel of the session was on the allow-list",
     "egress.default_deny" 0 "the session ran with default deny",
     "error_rate.session" 1 "the session's share of failed calls stayed within the bank's limit",
@@ -74,7 +76,7 @@ facts! {
     "llm.route_signed" 1 "the call took a route of the signed gateway configuration",
     "llm.stream_complete" 1 "a stream ran to its end",
     "llm.system_prompt_present" 1 "the call carried a system prompt",
-    "llm.system_prompt_registered" 0 "the system prompt is the registered one",
+    "llm.system_prompt_registered" 1 "the system prompt is the registered one",
     "llm.tool_calls_offered" 1 "tools were called only where tools were offered",
     "llm.usage_recorded" 1 "the provider's token count is on record",
     "policy.agent_config_signed" 1 "a signed agent configuration was in force",
@@ -89,8 +91,9 @@ facts! {
     "session.streams_whole" 1 "the agent's streams are recorded without a hole",
     "session.wrapped" 1 "the monitor started the agent and saw its process",
     "test.suite" 1 "a test suite run under the monitor passed",
-    "trace.correlated" 0 "a trace line's receipt matches the evidence",
-    "trace.verified" 0 "a verification step on the agent's trace matches the evidence",
+    "trace.correlated" 1 "a trace line's receipt matches the evidence",
+    "trace.reported" 1 "a trace file that was handed in has no failed model call",
+    "trace.verified" 1 "a verification step on the agent's trace matches the evidence",
 }
 
 /// The fact with this id.
@@ -107,9 +110,10 @@ pub struct Fact {
     pub pass: bool,
     /// The weakest tier among its events, after the channel's own limits.
     pub tier: Tier,
-    /// Position of its session among [`Sessions::list`](crate::sessions::Sessions::list).
+    /// Position of its session among [`Sessions::list`](crate::sessions::Sessions::list); one past the
+    /// last for what was handed in outside of sessions.
     pub session: usize,
-    /// UTC day on which its session opened.
+    /// UTC day on which its session opened, or on which it was handed in.
     pub day: i64,
     /// When its newest event was recorded, nanoseconds since the epoch.
     pub wall_ns: i64,
@@ -159,6 +163,10 @@ pub fn freshness_bp(age_s: u64, horizon_s: u64) -> u32 {
 
 /// The fact at its effective tier and weight; `None` when it is too old to count.
 pub fn weigh(fact: &Fact, as_of_ns: i64, high_risk: bool) -> Option<Weighed<'_>> {
+    if is_document(fact.id) {
+        // Documents have an expiry of their own, and an expired one gives no fact.
+        return Some(Weighed { fact, tier: fact.tier, weight_bp: fact.tier.weight_bp() });
+    }
     let horizon_s = if high_risk { HORIZON_S / 2 } else { HORIZON_S };
     let age_s = age_s(fact.wall_ns, as_of_ns);
     let tier = aged_tier(fact.tier, age_s, horizon_s)?;

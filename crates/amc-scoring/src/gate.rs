@@ -62,6 +62,8 @@ pub struct Standing {
     pub day_covered: bool,
     /// A sandbox posture was attested for it.
     pub sandboxed: bool,
+    /// It is no session, but the place where evidence is handed in.
+    pub outside: bool,
 }
 
 /// What the gates of one question are measured on.
@@ -145,7 +147,7 @@ fn counts(weighed: &Weighed<'_>, row: &Row, ground: &Ground<'_>, sandboxed_only:
     weighed.fact.pass
         && !standing.failing
         && (!row.is_strict() || standing.cosigned)
-        && (!sandboxed_only || standing.sandboxed)
+        && (!sandboxed_only || standing.sandboxed || is_document(weighed.fact.id))
 }
 
 fn require(
@@ -179,7 +181,9 @@ fn ratio(question: &Question, row: &Row, ground: &Ground<'_>, gaps: &mut Gaps) {
         question.support.iter().chain(required.flat_map(|requirement| &requirement.any)).map(String::as_str).collect();
     let failing = ground.sessions.iter().enumerate().filter(|(_, standing)| standing.failing);
     let mut passes: BTreeMap<usize, bool> = failing.map(|(at, _)| (at, false)).collect();
-    for weighed in ground.facts.iter().filter(|weighed| gate.contains(weighed.fact.id)) {
+    let outside = |weighed: &&Weighed<'_>| ground.sessions.get(weighed.fact.session).is_some_and(|at| at.outside);
+    let named = ground.facts.iter().filter(|weighed| gate.contains(weighed.fact.id));
+    for weighed in named.filter(|weighed| !outside(weighed)) {
         *passes.entry(weighed.fact.session).or_insert(true) &= weighed.fact.pass;
     }
     let passing = passes.values().filter(|passes| **passes).count() as u64;

@@ -7,7 +7,8 @@
 //! seconds. Events enter as [`VerifiedEvent`](amc_evidence::VerifiedEvent)s only.
 //!
 //! The way of one run: [`select`] says which events count, [`sessions`] puts them into sessions,
-//! [`detect`] turns them into [`facts`], [`gate`] finds the level that the facts support,
+//! [`correlate`] holds the agent's trace against them, [`detect`] turns them into [`facts`] (and
+//! [`reported`] what was handed in), [`gate`] finds the level that the facts support,
 //! [`caps`] takes away what may not stand, [`integrity`] says how far to trust it, and [`mod@score`]
 //! writes the [`Report`]. `docs/concepts/scoring.md` tells it for people.
 
@@ -18,6 +19,7 @@ pub mod bank;
 pub mod caps;
 pub mod claims;
 pub mod configs;
+pub mod correlate;
 pub mod detect;
 pub mod explain;
 pub mod facts;
@@ -26,6 +28,7 @@ pub mod integrity;
 pub mod question;
 pub mod render;
 pub mod report;
+pub mod reported;
 pub mod score;
 pub mod select;
 pub mod sessions;

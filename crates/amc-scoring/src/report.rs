@@ -137,6 +137,8 @@ pub struct Report {
     pub facts: Vec<FactSummary>,
     /// Facts by day and tier.
     pub timeline: Vec<DayTiers>,
+    /// Boundary epochs of the agent; sessions before the last one are listed and not counted.
+    pub epochs: Vec<EpochResult>,
     /// Every run of this agent that the audit log records before this one.
     pub earlier_runs: Vec<EarlierRun>,
     /// What raises the most, best first, at most three.
@@ -395,6 +397,20 @@ pub struct DayTiers {
     pub attested: u64,
     /// Facts at `SELF_REPORTED`.
     pub self_reported: u64,
+}
+
+/// A boundary epoch: the auditor's entry from which on sessions count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpochResult {
+    /// Its entry's index in the audit log.
+    pub index: u64,
+    /// When it was recorded, RFC 3339 in UTC.
+    pub recorded: String,
+    /// Sessions opened below this index of the evidence log are not counted.
+    pub from_index: u64,
+    /// Why, in the auditor's words.
+    pub reason: String,
 }
 
 /// A run that the audit log records.

@@ -11,13 +11,16 @@ use crate::bank::{Bank, Tag};
 use crate::caps::Circumstances;
 use crate::claims::{Claims, Target};
 use crate::configs::Configs;
+use crate::correlate::{Correlated, Keys, RATIO_BP_MIN};
 use crate::detect::{self, Exchange};
 use crate::facts::Fact;
 use crate::gate::Standing;
 use crate::integrity::{Counts, integrity, label};
 use crate::report::{
-    ArtifactUse, BankRef, Correlation, EarlierRun, QuestionResult, REPORT_VERSION, Report, Status, Upstream,
+    ArtifactUse, BankRef, Correlation, EarlierRun, EpochResult, QuestionResult, REPORT_VERSION, Report, Status,
+    Upstream,
 };
+use crate::reported::{self, Reported};
 use crate::select::{Window, clock_span, select_audit, select_evidence};
 use crate::sessions::{Boundary, Outcome, Session, Sessions, Witnessed};
 use crate::summary::{fact_summaries, layers, mean, models, session_result, target_ref, timeline};
@@ -58,10 +61,19 @@ pub fn score(input: &ScoreInput<'_>) -> Report {
     });
     let audit = slice(input.audit, input.audit_head.size, |records| select_audit(input.agent, records));
     let witnessed = Witnessed::new(&input.evidence_head.origin, audit.iter().copied());
-    let sessions = Sessions::new(input.agent, window, &evidence, &witnessed);
+    let epochs = epochs(&audit, &input.evidence_head);
+    let from_index = epochs.iter().map(|epoch| epoch.from_index).max().unwrap_or(0);
+    let sessions = Sessions::new(input.agent, window, &evidence, &witnessed, from_index);
     let configs = Configs::new(&evidence, &audit);
-    let facts = detect::detect(&sessions, &configs, &input.bank.limits);
-    let mut run = Run { input, window, evidence, audit, sessions, configs, facts, findings: Vec::new() };
+    let log = input.evidence_head.origin.as_str();
+    let correlated = Correlated::new(input.agent, &sessions, &Keys::new(log, &evidence));
+    let mut facts = detect::detect(&sessions, &configs, &correlated, &input.bank.limits);
+    let outside = sessions.list.len();
+    let reported = Reported::new(input.agent, log, window, outside, &evidence, &audit);
+    facts.extend(reported.facts);
+    facts.sort();
+    let findings = [correlated.findings.as_slice(), &reported.findings].concat();
+    let mut run = Run { input, window, evidence, audit, sessions, configs, correlated, epochs, facts, findings };
     run.report()
 }
 
@@ -86,6 +98,8 @@ struct Run<'a> {
     audit: Vec<&'a EventRecord>,
     sessions: Sessions<'a>,
     configs: Configs<'a>,
+    correlated: Correlated<'a>,
+    epochs: Vec<EpochResult>,
     facts: Vec<Fact>,
     findings: Vec<Finding>,
 }
@@ -95,17 +109,20 @@ impl Run<'_> {
         let bank = self.input.bank;
         let log_fails = self.revoked_keys();
         let missing = self.session_findings();
-        let bad_sessions = missing + self.sessions.list.iter().filter(|session| session.outcome.is_failing()).count();
+        let bad_sessions = missing + self.sessions.list.iter().filter(|session| session.counts_as_bad()).count();
         let clock_events = self.clock_findings();
         let own_keys = self.key_findings();
         self.findings.extend(self.configs.findings(self.window.start_ns));
         let (upstreams, models) = (self.upstreams(&self.calls()), models(&self.calls()));
         let now = Circumstances {
             config_broken: !self.configs.broken().is_empty(),
-            cherry_picking: missing > 0 || self.any_session(|session| session.outcome == Outcome::Unsealed),
-            route_past_gateway: own_keys || self.any_session(|session| session.provider_key_reached()),
+            cherry_picking: missing > 0 || self.any_session(is_unsealed),
+            route_past_gateway: own_keys
+                || self.any_session(|session| session.provider_key_reached() && !session.before_epoch),
             llm_evidence: !upstreams.is_empty(),
-            ..Circumstances::default()
+            correlation_bp: self.correlated.ratio_bp(),
+            forged_receipt: self.correlated.forged,
+            packs: BTreeMap::new(),
         };
         let unproven = self.boundary_findings();
         let questions = self.questions(&now);
@@ -116,6 +133,10 @@ impl Run<'_> {
             packs_not_run: packs_named.iter().filter(|pack| !now.packs.contains_key(**pack)).count() as u64,
             bad_sessions: bad_sessions as u64,
             clock_events,
+            contradictions: self.correlated.contradictions,
+            bad_receipts: self.correlated.bad_receipts,
+            correlation_low: now.correlation_bp.is_some_and(|ratio_bp| ratio_bp < RATIO_BP_MIN),
+            llm_evidence_missing: self.correlated.unseen_sessions,
             ..Counts::default()
         };
         let (integrity_bp, breakdown) = integrity(self.coverage_bp(), &counts, log_fails);
@@ -150,9 +171,15 @@ impl Run<'_> {
             artifacts: self.artifacts(),
             upstreams,
             models,
-            correlation: Correlation { applicable: false, lines: 0, valid: 0, ratio_bp: 0 },
+            correlation: Correlation {
+                applicable: self.correlated.lines > 0,
+                lines: self.correlated.lines,
+                valid: self.correlated.valid,
+                ratio_bp: self.correlated.ratio_bp().unwrap_or(0),
+            },
             facts: fact_summaries(&self.facts),
             timeline: timeline(&self.facts),
+            epochs: std::mem::take(&mut self.epochs),
             earlier_runs: self.earlier_runs(),
             next_actions: Vec::new(),
         };
@@ -173,7 +200,7 @@ impl Run<'_> {
     }
 
     fn questions(&mut self, now: &Circumstances) -> Vec<QuestionResult> {
-        let standings: Vec<Standing> = self.sessions.list.iter().map(standing).collect();
+        let standings: Vec<Standing> = self.sessions.list.iter().map(standing).chain([reported::STANDING]).collect();
         let blocker = self.blocker();
         let mut results = Vec::with_capacity(self.input.bank.questions.len());
         for asked in &self.input.bank.questions {
@@ -198,7 +225,8 @@ impl Run<'_> {
     fn blocker(&self) -> bool {
         let invalid = |load: &crate::configs::Load<'_>| load.fields.state == amc_core::kinds::ConfigState::Invalid;
         self.configs.broken().iter().any(invalid)
-            || self.any_session(|session| matches!(session.boundary, Boundary::Violated(_)))
+            || self.any_session(|session| matches!(session.boundary, Boundary::Violated(_)) && !session.before_epoch)
+            || self.correlated.forged
     }
 
     fn any_session(&self, wanted: impl Fn(&Session<'_>) -> bool) -> bool {
@@ -260,7 +288,7 @@ impl Run<'_> {
             );
             self.findings.push(Finding::warn(FindingCode::CherryPickGap, format!("session {first}"), what));
         }
-        for session in self.sessions.list.iter().filter(|session| session.outcome == Outcome::Unsealed) {
+        for session in self.sessions.list.iter().filter(|session| is_unsealed(session)) {
             let what = format!(
                 "session {} (number {}) has no seal a day after it opened; it counts as failing, and no question goes \
                  above level 3",
@@ -467,7 +495,27 @@ fn standing(session: &Session<'_>) -> Standing {
         cosigned: session.cosigned,
         day_covered: session.day_covered,
         sandboxed: session.sandboxed,
+        outside: false,
     }
+}
+
+/// Whether the session has no seal after a day, and that counts.
+fn is_unsealed(session: &Session<'_>) -> bool {
+    session.outcome == Outcome::Unsealed && !session.before_epoch
+}
+
+/// The auditor's boundary epochs of the agent that lie within the slice, in the order of their entries.
+fn epochs(audit: &[&EventRecord], slice: &LogHead) -> Vec<EpochResult> {
+    let epochs = audit.iter().filter_map(|record| match &record.fields {
+        Some(Fields::BoundaryEpoch(epoch)) if epoch.from_index <= slice.size => Some(EpochResult {
+            index: record.event.index,
+            recorded: to_rfc3339(record.event.wall_ns),
+            from_index: epoch.from_index,
+            reason: epoch.reason.clone(),
+        }),
+        _ => None,
+    });
+    epochs.collect()
 }
 
 /// Findings stand worst first, then by code, then by place with indices as numbers.

@@ -8,9 +8,10 @@
 //! | the agent's sessions | opened in `[as_of − window, as_of)`, and by position between two such ones; whole |
 //! | the session before the window | the last opened before; with it those that were still open then, and all between |
 //! | `agent_head` | the newest before the first session that the run leaves out at the end |
-//! | `log_opened`, `key_rotated`, `key_revoked` | all |
+//! | `log_opened`, `key_rotated`, `key_revoked`, `log_succeeded` | all |
 //! | `config_loaded`, `gateway_started` | in the window, and the newest before it; nothing of other agents |
 //! | `clock_step`, `clock_rollback` | where the time that they skip or repeat touches the window |
+//! | `ingested` | before `as_of`: documents of any age, results in the window; of this agent only |
 //! | `log_recovered`, `agent_key_ignored` outside of sessions | in the window; the latter of this agent only |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,7 +208,10 @@ pub fn select_evidence<'a>(
         match (&record.fields, event.session) {
             (_, Some(session)) if ours => by_session.entry(session).or_default().push(event.index),
             (_, Some(_)) => {}
-            (Some(Fields::LogOpened(_) | Fields::KeyRotated(_) | Fields::KeyRevoked(_)), None) => {
+            (
+                Some(Fields::LogOpened(_) | Fields::KeyRotated(_) | Fields::KeyRevoked(_) | Fields::LogSucceeded(_)),
+                None,
+            ) => {
                 chosen.insert(event.index);
             }
             (Some(Fields::AgentHead(_)), None) if ours => {
@@ -219,6 +223,13 @@ pub fn select_evidence<'a>(
             (Some(Fields::GatewayStarted(_)), None) => gateways.take(&mut chosen, window, (), record),
             (Some(Fields::ClockStep(_) | Fields::ClockRollback(_)), None)
                 if clock_span(record).is_some_and(|(from, to)| window.touches(from, to)) =>
+            {
+                chosen.insert(event.index);
+            }
+            (Some(Fields::Ingested(ingested)), None)
+                if ours
+                    && (window.contains(event.wall_ns)
+                        || ingested.ingest_type.is_document() && event.wall_ns < window.end_ns) =>
             {
                 chosen.insert(event.index);
             }
@@ -240,16 +251,22 @@ pub fn select_evidence<'a>(
 }
 
 /// Indices of the audit events that a run of `agent` reads: signed configurations that concern it,
-/// cosigned checkpoints, its runs, and all key events. The order of `records` does not matter.
+/// cosigned checkpoints, its runs, attestations and boundary epochs, and all key events. The order of `records` does not matter.
 pub fn select_audit<'a>(agent: &AgentId, records: impl Iterator<Item = &'a EventRecord>) -> BTreeSet<u64> {
     let reads = |record: &&EventRecord| match &record.fields {
-        Some(Fields::LogOpened(_) | Fields::KeyRotated(_) | Fields::KeyRevoked(_) | Fields::CheckpointCosigned(_)) => {
-            true
-        }
+        Some(
+            Fields::LogOpened(_)
+            | Fields::KeyRotated(_)
+            | Fields::KeyRevoked(_)
+            | Fields::LogSucceeded(_)
+            | Fields::CheckpointCosigned(_),
+        ) => true,
         Some(Fields::ConfigSigned(signed)) => {
             path_concerns(&signed.path, agent) && signed.agent.as_ref().is_none_or(|whose| whose == agent)
         }
         Some(Fields::RunRecorded(run)) => run.agent == *agent,
+        Some(Fields::Attested(attested)) => attested.agent == *agent,
+        Some(Fields::BoundaryEpoch(epoch)) => epoch.agent == *agent,
         _ => false,
     };
     records.filter(reads).map(|record| record.event.index).collect()

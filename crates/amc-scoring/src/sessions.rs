@@ -145,6 +145,8 @@ pub struct Session<'a> {
     pub day_covered: bool,
     /// Whether a sandbox posture was attested for it. Nothing emits that yet.
     pub sandboxed: bool,
+    /// Whether it opened before the boundary epoch from which on the run counts.
+    pub before_epoch: bool,
 }
 
 impl Session<'_> {
@@ -170,7 +172,12 @@ impl Session<'_> {
 
     /// Whether its facts count.
     pub fn counted(&self) -> bool {
-        self.outcome != Outcome::Open && self.open.purpose != SessionPurpose::Drill
+        self.outcome != Outcome::Open && self.open.purpose != SessionPurpose::Drill && !self.before_epoch
+    }
+
+    /// Whether it has no ordinary seal and that counts against the run.
+    pub fn counts_as_bad(&self) -> bool {
+        self.outcome.is_failing() && !self.before_epoch
     }
 
     /// Whether it is the agent's own work and counts.
@@ -249,8 +256,15 @@ impl Witnessed {
 }
 
 impl<'a> Sessions<'a> {
-    /// Puts selected records (sorted by index) into sessions.
-    pub fn new(agent: &AgentId, window: Window, records: &[&'a EventRecord], witnessed: &Witnessed) -> Self {
+    /// Puts selected records (sorted by index) into sessions. Those opened below `epoch` are listed
+    /// and do not count.
+    pub fn new(
+        agent: &AgentId,
+        window: Window,
+        records: &[&'a EventRecord],
+        witnessed: &Witnessed,
+        epoch: u64,
+    ) -> Self {
         let (covered, opens) = Covered::of(agent, window, records.iter().copied());
         let stepped = stepped_days(records);
         let mut grouped: BTreeMap<u64, Vec<&'a EventRecord>> = BTreeMap::new();
@@ -273,7 +287,9 @@ impl<'a> Sessions<'a> {
         let mut list = Vec::new();
         let mut before = None;
         for (open_index, records) in grouped {
-            let Some(session) = session_of(open_index, records, window.end_ns, witnessed, &stepped) else { continue };
+            let session = session_of(open_index, records, window.end_ns, witnessed, &stepped);
+            let Some(mut session) = session else { continue };
+            session.before_epoch = open_index < epoch;
             if covered.in_window(open_index) {
                 list.push(session);
             } else {
@@ -342,6 +358,7 @@ fn session_of<'a>(
         cosigned,
         day_covered: witnessed.covers_on(day, open_index) && !stepped.contains(&day),
         sandboxed: false,
+        before_epoch: false,
         records,
     })
 }

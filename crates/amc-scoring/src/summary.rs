@@ -34,6 +34,7 @@ pub(crate) fn models(calls: &[Exchange<'_>]) -> Vec<ModelUse> {
 /// A session as the report shows it.
 pub(crate) fn session_result(session: &Session<'_>) -> SessionResult {
     let (purpose, reason) = match session.open.purpose {
+        _ if session.before_epoch => (session.open.purpose, "listed only: it opened before the boundary epoch"),
         _ if session.outcome == Outcome::Open => (session.open.purpose, "still open and younger than a day"),
         SessionPurpose::Drill => (SessionPurpose::Drill, "a drill: only assurance facts come from it"),
         SessionPurpose::Test => (SessionPurpose::Test, "a test: only test facts come from it"),

@@ -7,7 +7,7 @@ use amc_scoring::Report;
 use amc_scoring::facts::FACTS;
 use amc_scoring::report::FactSummary;
 
-use crate::world::{Call, World, shipped};
+use crate::world::{Call, World, line, shipped};
 
 /// Passes, failures and best tier of a fact.
 fn of(report: &Report, fact: &str) -> (u64, u64) {
@@ -44,12 +44,21 @@ fn a_good_session_passes_everything_that_is_collected() {
     let session = world.open(&bot, SessionPurpose::Agent);
     world.say(&bot, session, Tier::Observed, crate::boundary::probe(ProbePhase::Before, &[]));
     world.call(&bot, session, &Call { status: 429, ..Call::default() });
+    let system_prompts = vec![amc_crypto::sha256(b"be good")];
+    world.say(&bot, session, Tier::Observed, AgentRegistered { config_version: 1, system_prompts, suites: vec![] });
     for _ in 0..20 {
-        world.call(&bot, session, &Call::default());
+        let answer = world.call(&bot, session, &Call::default());
+        let lines = [TraceAbout::LlmResult, TraceAbout::VerificationStep].map(|about| line(&world, about, answer));
+        world.trace(&bot, session, lines.to_vec());
     }
     world.exit(&bot, session, 0);
     world.seal(&bot, session, SessionOutcome::Sealed);
     world.test_session(0);
+    for (ingest_type, name) in IngestType::ALL {
+        let expires_ns = ingest_type.is_document().then_some(i64::MAX);
+        let counts = (!ingest_type.is_document()).then_some(ResultCounts { passed: 1, failed: 0, skipped: 0 });
+        world.ingest(ingest_type, name.as_bytes(), expires_ns, counts);
+    }
     let report = world.score(&shipped(), 14);
     for fact in FACTS.iter().filter(|fact| fact.is_emitted()) {
         assert!(of(&report, fact.id).0 > 0, "{} never passed", fact.id);

@@ -26,7 +26,8 @@ pub(crate) fn fact(id: &'static str, pass: bool, tier: Tier, session: usize, day
     Fact { id, pass, tier, session, day, wall_ns: day * NS_PER_DAY, events: vec![index] }
 }
 
-pub(crate) const GOOD: Standing = Standing { failing: false, cosigned: true, day_covered: true, sandboxed: true };
+pub(crate) const GOOD: Standing =
+    Standing { failing: false, cosigned: true, day_covered: true, sandboxed: true, outside: false };
 
 pub(crate) fn level(question: &Question, facts: &[Fact], sessions: &[Standing], blocker: bool) -> u8 {
     let facts: Vec<_> = facts.iter().filter_map(|fact| weigh(fact, AS_OF_NS, false)).collect();
@@ -263,12 +264,12 @@ fn value_and_confidence() {
 
 #[test]
 fn shortfalls_say_how_much_is_missing_and_what_nothing_collects() {
-    let bank = small_bank("\"llm.exchange\"", "requires = [{ level = 1, any = [\"document.charter\"] }]");
+    let bank = small_bank("\"llm.exchange\"", "requires = [{ level = 1, any = [\"sandbox.posture\"] }]");
     let facts = even(Tier::Observed, 1, 1, 1);
     let weighed: Vec<_> = facts.iter().filter_map(|fact| weigh(fact, AS_OF_NS, false)).collect();
     let verdict =
         judge(&bank.questions[0], &TABLE[0], &Ground { facts: &weighed, sessions: &[GOOD], blocker: false }, false);
     let said: Vec<_> = verdict.shortfalls.iter().map(|gap| (gap.have, gap.need, gap.pending.len())).collect();
     assert_eq!(said, [(1, 2, 0), (0, 1, 1), (0, 1, 1), (0, 1, 1)]);
-    assert_eq!(verdict.shortfalls[1].pending, ["document.charter"]);
+    assert_eq!(verdict.shortfalls[1].pending, ["sandbox.posture"]);
 }

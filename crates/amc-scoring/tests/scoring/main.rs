@@ -8,5 +8,7 @@ mod detectors;
 mod gates;
 mod pages;
 mod properties;
+mod reported;
 mod runs;
+mod traces;
 mod world;

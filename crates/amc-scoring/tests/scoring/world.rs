@@ -2,12 +2,17 @@
 //! verifiers run, on a clock that the test turns.
 
 use amc_core::kinds::*;
-use amc_core::timestamp::{NS_PER_DAY, NS_PER_S};
+use amc_core::timestamp::{NS_PER_DAY, NS_PER_S, to_rfc3339};
 use amc_core::{AgentId, Digest, Instant, LeaseId, SessionId, Tier, WorkspaceName};
+use amc_crypto::attestation::{self, AttestationPredicate};
+use amc_crypto::dsse::{self, Envelope};
+use amc_crypto::jws::{self, ReceiptClaims};
+use amc_crypto::note::KeyKind;
 use amc_crypto::signer::event_message;
-use amc_crypto::{PublicKey, Signature, Unverified};
+use amc_crypto::{PublicKey, Signature, Statement, Unverified, VerifierKey};
+use amc_evidence::receipt::claims_of;
 use amc_evidence::{
-    Content, Draft, EventRecord, EventTrust, KeyHistory, LogState, SessionPlan, SignedEvent, VerifiedEvent,
+    Content, Draft, EventRecord, EventTrust, KeyHistory, LogState, PayloadRef, SessionPlan, SignedEvent, VerifiedEvent,
 };
 use amc_scoring::{Bank, Claims, Report, SHIPPED_BANK, ScoreInput, Target};
 use ed25519_dalek::{Signer, SigningKey};
@@ -59,6 +64,33 @@ impl Log {
 
     pub(crate) fn head(&self) -> LogHead {
         self.state.head()
+    }
+
+    fn public(&self) -> PublicKey {
+        PublicKey::from_bytes(&self.key.verifying_key().to_bytes()).expect("a good key")
+    }
+
+    /// The receipt of the event at `index`, as the monitor would give it.
+    pub(crate) fn receipt(&self, index: u64) -> String {
+        self.sign_claims(&self.claims(index))
+    }
+
+    pub(crate) fn claims(&self, index: u64) -> ReceiptClaims {
+        let record = self.events.iter().find(|record| record.event.index == index).expect("the event is there");
+        let fields = record.fields.as_ref().expect("its kind is known");
+        claims_of(self.state.origin(), &record.event, fields, record.hash).expect("it has receipts")
+    }
+
+    pub(crate) fn sign_claims(&self, claims: &ReceiptClaims) -> String {
+        let key = VerifierKey::new(self.state.origin(), KeyKind::Ed25519, self.public()).expect("a good name");
+        let input = jws::signing_input(&key, claims);
+        jws::assemble(&input, &Signature(self.key.sign(input.as_bytes()).to_bytes()))
+    }
+
+    pub(crate) fn sign_statement(&self, statement: &Statement) -> String {
+        let payload = statement.to_json();
+        let signature = Signature(self.key.sign(&dsse::pae(dsse::PAYLOAD_TYPE, &payload)).to_bytes());
+        Envelope::new(&payload, self.public(), &signature).to_json()
     }
 }
 
@@ -203,6 +235,59 @@ impl World {
         self.evidence.append(Draft::in_session(agent.clone(), session, tier, fields), &self.now)
     }
 
+    fn body(&mut self, agent: &AgentId, session: SessionId, tier: Tier, fields: impl Into<Fields>) -> u64 {
+        let fields = fields.into();
+        let payload = Some(PayloadRef::full(&fields.encode(), "application/json"));
+        let draft = Draft { payload, ..Draft::in_session(agent.clone(), session, tier, fields) };
+        self.evidence.append(draft, &self.now)
+    }
+
+    /// The agent prints trace lines.
+    pub(crate) fn trace(&mut self, agent: &AgentId, session: SessionId, lines: Vec<TraceLine>) -> u64 {
+        self.say(agent, session, Tier::Observed, TraceLines { lines })
+    }
+
+    /// Somebody hands in a file.
+    pub(crate) fn ingest(
+        &mut self,
+        ingest_type: IngestType,
+        bytes: &[u8],
+        expires_ns: Option<i64>,
+        counts: Option<ResultCounts>,
+    ) -> u64 {
+        let draft = Draft {
+            agent: Some(self.agent.clone()),
+            session: None,
+            tier: Tier::SelfReported,
+            payload: Some(PayloadRef::full(bytes, "text/plain")),
+            content: Content::Fields(Ingested { ingest_type, name: "file".into(), expires_ns, counts }.into()),
+        };
+        self.evidence.append(draft, &self.now)
+    }
+
+    /// What an auditor would sign about the event that was handed in at `index`.
+    pub(crate) fn attestation(&self, index: u64, expires_ns: i64) -> (AttestationPredicate, Digest) {
+        let record = self.evidence.events.iter().find(|record| record.event.index == index).expect("it is there");
+        let Some(Fields::Ingested(ingested)) = &record.fields else { panic!("it was handed in") };
+        let predicate = AttestationPredicate {
+            log: "test.ws/evidence".into(),
+            index,
+            agent: self.agent.clone(),
+            ingest_type: ingested.ingest_type.to_string(),
+            payload_sha256: record.event.payload.as_ref().expect("a file").wire_sha256,
+            expires: to_rfc3339(expires_ns),
+        };
+        (predicate, record.hash)
+    }
+
+    /// The auditor attests it.
+    pub(crate) fn attest(&mut self, index: u64, expires_ns: i64) {
+        let (predicate, event_hash) = self.attestation(index, expires_ns);
+        let envelope = self.audit.sign_statement(&attestation::statement(&predicate, event_hash));
+        let (agent, log) = (self.agent.clone(), predicate.log);
+        self.note_audit(Attested { agent, log, index, event_hash, expires_ns, envelope });
+    }
+
     pub(crate) fn call(&mut self, agent: &AgentId, session: SessionId, call: &Call) -> u64 {
         self.requests += 1;
         let request_id = format!("req-{}", self.requests);
@@ -220,7 +305,7 @@ impl World {
             tools_offered: call.tools,
             config_version: call.config_version,
         };
-        let request_index = self.say(agent, session, call.tier, request);
+        let request_index = self.body(agent, session, call.tier, request);
         self.wait_s(1);
         let response = LlmResponse {
             request_id,
@@ -236,7 +321,7 @@ impl World {
             duration_us: 900_000,
             attempt: 1,
         };
-        self.say(agent, session, call.tier, response)
+        self.body(agent, session, call.tier, response)
     }
 
     pub(crate) fn exit(&mut self, agent: &AgentId, session: SessionId, code: i32) {
@@ -333,6 +418,18 @@ impl World {
             claims,
             target,
         })
+    }
+}
+
+/// A line about a model's answer, with the receipt that the gateway gave for the event at `index`.
+pub(crate) fn line(world: &World, about: TraceAbout, index: u64) -> TraceLine {
+    TraceLine {
+        stream: Stream::Stdout,
+        offset: 0,
+        about,
+        agent_id: world.agent.to_string(),
+        request_id: None,
+        receipt: Some(world.evidence.receipt(index)),
     }
 }
 
