@@ -64,6 +64,8 @@ pub struct ExportInput<'a, E, A> {
     pub claims: Option<&'a [u8]>,
     /// The target profile, where the run had one.
     pub target: Option<SignedBytes<'a>>,
+    /// The certificate's envelope, where this is to be an `.amccert`.
+    pub certificate: Option<&'a [u8]>,
     /// The issuer's trust policy, for reading.
     pub trust_policy: &'a [u8],
     /// Whether payloads go along.
@@ -85,6 +87,8 @@ pub struct ExportSummary {
     pub payloads: usize,
     /// Payloads that events name and the store no longer has.
     pub payloads_absent: usize,
+    /// The signed manifest, as it stands in the archive.
+    pub manifest: String,
     /// Paths of configuration files that changed since the run, and so do not go along.
     pub configs_left_out: Vec<String>,
 }
@@ -175,6 +179,7 @@ where
         audit_events: audit.len(),
         payloads: if input.payloads == Payloads::Included { wanted.len() - payloads_absent } else { 0 },
         payloads_absent,
+        manifest,
         configs_left_out: changed.into_iter().map(|config| config.path.to_owned()).collect(),
     })
 }
@@ -267,6 +272,9 @@ impl<'a> Files<'a> {
         self.add(member::SEAL, input.seal.to_json().into_bytes());
         self.add(member::TRUST_POLICY, input.trust_policy);
         self.signed(member::BANK.to_owned(), &input.bank);
+        if let Some(certificate) = input.certificate {
+            self.add(member::CERTIFICATE, certificate);
+        }
         if let Some(claims) = input.claims {
             self.add(member::CLAIMS, claims);
         }

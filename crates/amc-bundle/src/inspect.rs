@@ -7,6 +7,7 @@ use amc_scoring::Report;
 use serde::Serialize;
 
 use crate::archive::{ArchiveError, ArchiveReader};
+use crate::certificate::CertificatePredicate;
 use crate::manifest::{Manifest, ManifestError};
 use crate::verify::REPORT_BYTES_MAX;
 use crate::{manifest, member};
@@ -18,6 +19,8 @@ pub struct Inspection {
     pub says: manifest::BundlePredicate,
     /// Key id that the manifest's signature names.
     pub issuer_key_id: String,
+    /// What the certificate says, where there is one that parses.
+    pub certificate: Option<CertificatePredicate>,
     /// Bytes of the whole file.
     pub bytes: u64,
     /// The report, where it parses.
@@ -44,14 +47,18 @@ pub fn inspect(source: impl Read) -> Result<Inspection, InspectError> {
     let mut archive = ArchiveReader::new(source);
     let mut says = None;
     let mut report = None;
+    let mut certificate = None;
     while let Some(header) = archive.next_member()? {
         if header.name == member::MANIFEST {
             let bytes = archive.read_member(&header, limits::ENVELOPE_BYTES_MAX as u64)?;
             says = Some(Manifest::peek(&bytes)?);
+        } else if header.name == member::CERTIFICATE {
+            let bytes = archive.read_member(&header, limits::ENVELOPE_BYTES_MAX as u64)?;
+            certificate = CertificatePredicate::peek(&bytes).ok();
         } else if header.name == member::REPORT_JSON {
             report = Report::from_bytes(&archive.read_member(&header, REPORT_BYTES_MAX)?).ok();
         }
     }
     let (manifest, issuer_key_id) = says.expect("the reader gives the manifest first and no empty archive");
-    Ok(Inspection { says: manifest.predicate, issuer_key_id, bytes: archive.offset(), report })
+    Ok(Inspection { says: manifest.predicate, issuer_key_id, certificate, bytes: archive.offset(), report })
 }

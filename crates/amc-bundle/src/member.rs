@@ -20,6 +20,8 @@ pub const EVIDENCE_EVENTS: &str = "evidence/events";
 pub const EVIDENCE_PAYLOADS: &str = "evidence/payloads.zst";
 /// Their multiproof.
 pub const EVIDENCE_PROOF: &str = "evidence/proof";
+/// The certificate, in an `.amccert` alone.
+pub const CERTIFICATE: &str = "certificate.dsse.json";
 /// The claims, where the run had some.
 pub const CLAIMS: &str = "run/claims.json";
 /// The report as a page.
@@ -57,7 +59,7 @@ pub const REQUIRED: [&str; 13] = [
     MANIFEST,
 ];
 
-const OPTIONAL: [&str; 3] = [BANK_SIG, EVIDENCE_PAYLOADS, CLAIMS];
+const OPTIONAL: [&str; 4] = [BANK_SIG, CERTIFICATE, EVIDENCE_PAYLOADS, CLAIMS];
 
 /// Whether a member may have this name.
 ///

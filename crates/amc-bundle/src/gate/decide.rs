@@ -2,18 +2,16 @@
 
 use std::fmt::Display;
 
-use amc_core::timestamp::{self, NS_PER_S};
+use amc_core::timestamp;
 use amc_crypto::Verified;
 use amc_scoring::{Label, Status};
 use serde::{Deserialize, Serialize};
 
 use super::policy::{GatePolicy, SignedPolicy};
 use super::upstream::Origin;
-use crate::verify::{BundleVerdict, VerifiedBundle};
+use crate::verify::{BundleVerdict, CLOCK_SKEW_NS, VerifiedBundle};
 
-/// A time of the bundle may lie this much ahead of the gate's clock; more denies.
-const CLOCK_SKEW_NS: i64 = 300 * NS_PER_S;
-const NS_PER_HOUR: i64 = 3_600 * NS_PER_S;
+const NS_PER_HOUR: i64 = 3_600 * timestamp::NS_PER_S;
 const S_PER_DAY: u64 = 86_400;
 
 /// May it be released?
@@ -52,17 +50,22 @@ pub struct GateDecision {
 ///
 /// A verdict without a verified bundle denies, and still lists every rule.
 pub fn decide(verdict: &BundleVerdict, policy: &Verified<SignedPolicy>, now_ns: i64) -> GateDecision {
+    decide_plain(verdict, &policy.policy, now_ns)
+}
+
+/// The same under a policy whose signature somebody else answers for, as a certificate's issuer does.
+pub(crate) fn decide_plain(verdict: &BundleVerdict, policy: &GatePolicy, now_ns: i64) -> GateDecision {
     let mut rules = Rules { bundle: verdict.bundle(), rules: Vec::new() };
     let found = match verdict.findings.iter().find(|finding| finding.is_error()) {
         Some(finding) => finding.to_string(),
         None => "verified".to_owned(),
     };
     rules.push("verified", "an authentic bundle whose score recomputes", found, verdict.is_good());
-    rules.about_the_run(&policy.policy);
-    rules.about_levels(&policy.policy);
-    rules.about_time(&policy.policy, now_ns);
-    rules.about_sources(&policy.policy);
-    rules.about_findings(&policy.policy, verdict);
+    rules.about_the_run(policy);
+    rules.about_levels(policy);
+    rules.about_time(policy, now_ns);
+    rules.about_sources(policy);
+    rules.about_findings(policy, verdict);
     let all = rules.rules.iter().all(|rule| rule.pass);
     GateDecision { decision: if all { Decision::Allow } else { Decision::Deny }, rules: rules.rules }
 }
@@ -72,7 +75,7 @@ struct Rules<'a> {
     rules: Vec<GateRule>,
 }
 
-const NOT_ASKED: &str = "not asked for";
+pub(crate) const NOT_ASKED: &str = "not asked for";
 const UNKNOWN: &str = "unknown, since the bundle does not verify";
 
 impl Rules<'_> {
@@ -237,6 +240,7 @@ fn age(moment_ns: Option<i64>, most_hours: Option<u32>, now_ns: i64) -> (String,
 #[cfg(test)]
 mod tests {
     use amc_core::kinds::LogHead;
+    use amc_core::timestamp::NS_PER_S;
     use amc_core::{AgentId, Digest, Finding, FindingCode, WorkspaceName};
     use amc_crypto::config::{self, ConfigPredicate};
     use amc_crypto::dsse::{self, Envelope};
@@ -291,6 +295,8 @@ mod tests {
             level5_not_observed: Vec::new(),
             payloads: Payloads::Included,
             payloads_absent: 0,
+            key: PublicKey::from_bytes(&SigningKey::from_bytes(&[5; 32]).verifying_key().to_bytes()).expect("a key"),
+            certificate: None,
         }
     }
 

@@ -45,6 +45,11 @@ impl Content {
         Ok(Content { files: BTreeMap::new(), policy: policy.clone(), key, audit, evidence: None, manifest })
     }
 
+    /// The evidence events, as far as they were read.
+    pub(super) fn evidence(&self) -> &[VerifiedEvent] {
+        self.evidence.as_ref().map_or(&[], |log| &log.events)
+    }
+
     pub(super) fn read_audit(&mut self, source: &mut dyn Read, findings: &mut Vec<Finding>) -> Result<(), Stop> {
         self.audit.read(source, findings)
     }
@@ -131,6 +136,8 @@ impl Content {
             level5_not_observed: recompute::level5_not_observed(&report, &evidence.events),
             payloads: self.manifest.predicate.payloads,
             payloads_absent: self.manifest.predicate.payloads_absent.len(),
+            key: self.key,
+            certificate: self.files.get(member::CERTIFICATE).cloned(),
             report,
         })
     }

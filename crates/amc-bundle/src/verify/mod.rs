@@ -15,10 +15,12 @@ mod sessions;
 use std::io::{self, Read};
 
 use amc_core::kinds::Role;
+use amc_core::timestamp::{NS_PER_S, to_rfc3339};
 use amc_core::{AgentId, Finding, FindingCode, RunId, limits};
 use amc_crypto::dsse::EnvelopeError;
 use amc_crypto::hash::BodyHasher;
 use amc_crypto::{PublicKey, TrustPolicy, policy as trust};
+use amc_evidence::VerifiedEvent;
 use amc_scoring::{Label, Report, Status};
 use serde::Serialize;
 
@@ -36,6 +38,9 @@ pub const REPORT_BYTES_MAX: u64 = 16 << 20;
 const PAGE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of all members together that are kept in memory, events and proofs not counted.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
+
+/// A time of an artifact may lie this much ahead of the reader's clock.
+pub(crate) const CLOCK_SKEW_NS: i64 = 300 * NS_PER_S;
 
 /// Who signed a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -82,6 +87,38 @@ pub struct VerifiedBundle {
     pub payloads: Payloads,
     /// Payloads that events name and the issuer no longer has.
     pub payloads_absent: usize,
+    /// The key that signed it.
+    pub key: PublicKey,
+    /// `certificate.dsse.json`, where it is there; not looked at here.
+    pub certificate: Option<Vec<u8>>,
+}
+
+impl VerifiedBundle {
+    /// What is wrong when each log's checkpoint must have been cosigned at most `max_age_s` seconds before
+    /// `now_ns`: a bundle without fresh cosignatures may be of a history that was given up since.
+    pub fn stale(&self, max_age_s: u64, now_ns: i64) -> Vec<Finding> {
+        let most_ns = i64::try_from(max_age_s).unwrap_or(i64::MAX).saturating_mul(NS_PER_S);
+        let logs = [(&self.evidence, member::EVIDENCE_CHECKPOINT), (&self.audit, member::AUDIT_CHECKPOINT)];
+        let wrong = |(log, name): (&LogCoverage, &str)| {
+            let newest = log.witnesses.iter().map(|(_, time_s)| *time_s).max();
+            let Some(time_s) = newest.and_then(|time_s| i64::try_from(time_s).ok()) else {
+                let what = "no pinned witness cosigned it, so nothing says how old it is";
+                return Some(Finding::error(FindingCode::CheckpointInvalid, name, what));
+            };
+            let cosigned_ns = time_s.saturating_mul(NS_PER_S);
+            let when = to_rfc3339(cosigned_ns);
+            let age_ns = now_ns.saturating_sub(cosigned_ns);
+            let what = if age_ns < -CLOCK_SKEW_NS {
+                format!("it was cosigned at {when}, which is in the future; is this machine's clock right?")
+            } else if age_ns > most_ns {
+                format!("it was last cosigned at {when}, longer ago than {max_age_s} seconds; ask for a newer one")
+            } else {
+                return None;
+            };
+            Some(Finding::error(FindingCode::CheckpointInvalid, name, what))
+        };
+        logs.into_iter().filter_map(wrong).collect()
+    }
 }
 
 /// What verification found.
@@ -158,16 +195,31 @@ impl BundleVerdict {
 /// # Errors
 /// [`VerifyError`] when the bytes cannot be read. Whatever is wrong with them is a finding.
 pub fn verify(source: impl Read, policy: &TrustPolicy) -> Result<BundleVerdict, VerifyError> {
+    verify_and_find(source, policy, |_| false).map(|(verdict, _)| verdict)
+}
+
+/// The same, and the first evidence event that `wanted` says yes to, where the bundle verified.
+///
+/// # Errors
+/// [`VerifyError`] when the bytes cannot be read.
+pub fn verify_and_find(
+    source: impl Read,
+    policy: &TrustPolicy,
+    wanted: impl Fn(&VerifiedEvent) -> bool,
+) -> Result<(BundleVerdict, Option<VerifiedEvent>), VerifyError> {
+    let mut found = None;
     let mut verdict = BundleVerdict { findings: Vec::new(), issuer: None, bundle: None };
     match read(source, policy, &mut verdict) {
         Ok(content) => {
+            found = content.evidence().iter().find(|event| wanted(event)).cloned();
             let bundle = content.judge(&mut verdict.findings);
             verdict.bundle = bundle.filter(|_| verdict.first_error().is_none());
         }
         Err(Halt::Finding(finding)) => verdict.findings.push(finding),
         Err(Halt::Read(error)) => return Err(error),
     }
-    Ok(verdict)
+    let found = found.filter(|_| verdict.is_good());
+    Ok((verdict, found))
 }
 
 /// What ends the reading: a defect after which nothing more can be said, or a failure to read.
@@ -354,7 +406,9 @@ fn kept_max(name: &str, kept: u64) -> u64 {
         member::AUDIT_CHECKPOINT | member::EVIDENCE_CHECKPOINT => limits::NOTE_BYTES_MAX as u64,
         member::AUDIT_PROOF | member::EVIDENCE_PROOF => records::PROOF_BYTES_MAX,
         member::REPORT_JSON => REPORT_BYTES_MAX,
-        _ if name.ends_with(".sig") || name == member::SEAL => limits::ENVELOPE_BYTES_MAX as u64,
+        _ if name.ends_with(".sig") || name == member::SEAL || name == member::CERTIFICATE => {
+            limits::ENVELOPE_BYTES_MAX as u64
+        }
         _ => limits::CONFIG_BYTES_MAX as u64,
     }
 }

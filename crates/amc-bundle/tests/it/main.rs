@@ -1,9 +1,11 @@
 //! Bundles and gates from outside: real logs, real keys, real scores, and every defect by name.
 
+mod certs;
 mod gate;
 mod good;
 mod hostile;
 mod lies;
 mod logs;
+mod outputs;
 mod outside;
 mod world;

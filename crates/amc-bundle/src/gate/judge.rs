@@ -1,0 +1,135 @@
+//! One call of the gate from bytes to a judgement: verify the bundle, check the policy's signature, decide.
+//!
+//! Everything that the outputs (JUnit, SARIF, VSA) say comes from the
+//! [`Judgement`]. A policy that nobody trusted signed denies; one that does not parse is a wrong call.
+
+use std::io::{self, Read};
+
+use amc_core::{Digest, Finding, FindingCode};
+use amc_crypto::hash::BodyHasher;
+use amc_crypto::{PublicKey, TrustPolicy, Unverified};
+use serde::Serialize;
+
+use super::decide::{Decision, GateDecision, GateRule, decide};
+use super::policy::{PolicyError, PolicyFile, PolicyTrust, pinned_policy_keys};
+use crate::archive::TOTAL_BYTES_MAX;
+use crate::error::VerifyError;
+use crate::verify::{BundleVerdict, verify};
+
+/// What the gate is called with.
+#[derive(Debug, Clone, Copy)]
+pub struct GateCall<'a> {
+    /// Whose bundles count, and whose policies unless `policy_key` names another.
+    pub trust: &'a TrustPolicy,
+    /// The policy with what stands beside it.
+    pub policy: PolicyFile<'a>,
+    /// `--policy-key`: the one key under which the policy may be signed.
+    pub policy_key: Option<PublicKey>,
+    /// `--policy-digest`: the one policy that counts.
+    pub policy_digest: Option<Digest>,
+    /// The gate's clock, nanoseconds since the epoch.
+    pub now_ns: i64,
+}
+
+/// A decision with all that it rests on. It serialises as the `data` of `amc --json gate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Judgement {
+    /// The decision and its rules.
+    #[serde(flatten)]
+    pub decision: GateDecision,
+    /// What the verification found, and what is wrong with the policy's signature.
+    #[serde(skip)]
+    pub findings: Vec<Finding>,
+    /// What the verification of the bundle came to.
+    #[serde(skip)]
+    pub verdict: BundleVerdict,
+    /// SHA-256 of the bundle's bytes.
+    pub bundle_sha256: Digest,
+    /// SHA-256 of the policy's bytes.
+    pub policy_sha256: Digest,
+    /// When it was judged, nanoseconds since the epoch.
+    #[serde(skip)]
+    pub judged_ns: i64,
+}
+
+impl Judgement {
+    /// Whether everything allows.
+    pub fn is_allowed(&self) -> bool {
+        self.decision.decision == Decision::Allow
+    }
+}
+
+/// A call that is wrong: it is no decision, and allows nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// Not the bytes of a bundle: not even a manifest could be read.
+    #[error("this is no bundle: {}", .0.message)]
+    NotABundle(Finding),
+    /// Not a policy.
+    #[error(transparent)]
+    Policy(PolicyError),
+    /// The bundle could not be read.
+    #[error(transparent)]
+    Read(#[from] VerifyError),
+}
+
+/// Judges a bundle.
+///
+/// # Errors
+/// [`GateError`] when the call makes no sense; whatever else is wrong denies.
+pub fn judge(bundle: impl Read, call: &GateCall<'_>) -> Result<Judgement, GateError> {
+    let pinned = pinned_policy_keys(call.trust);
+    let keys = call.policy_key.as_ref().map_or(pinned.as_slice(), std::slice::from_ref);
+    let policy = Unverified::new(call.policy).verify(&PolicyTrust { keys, digest: call.policy_digest });
+    // A policy that does not parse needs no look at the bundle.
+    if let Err(error @ (PolicyError::TooLong | PolicyError::Json(_) | PolicyError::Content(_))) = policy {
+        return Err(GateError::Policy(error));
+    }
+    let mut hashed = Hashed { inner: bundle.take(TOTAL_BYTES_MAX + 1), hasher: BodyHasher::new() };
+    let verdict = verify(&mut hashed, call.trust)?;
+    // A verdict may come before the end; the digest is of all bytes.
+    let rest = io::copy(&mut hashed, &mut io::sink());
+    rest.map_err(|source| VerifyError::Read { offset: hashed.hasher.len(), source })?;
+    if let Some(error) = verdict.first_error()
+        && error.code == FindingCode::BundleMalformed
+        && verdict.issuer.is_none()
+    {
+        return Err(GateError::NotABundle(error.clone()));
+    }
+    let mut findings = verdict.findings.clone();
+    let decision = match policy {
+        Ok(policy) => decide(&verdict, &policy, call.now_ns),
+        Err(error) => {
+            findings.push(Finding::error(error.code(), "policy", error.to_string()));
+            unsigned(&error)
+        }
+    };
+    let (bundle_sha256, _) = hashed.hasher.finish();
+    let policy_sha256 = amc_crypto::sha256(call.policy.bytes);
+    Ok(Judgement { decision, findings, verdict, bundle_sha256, policy_sha256, judged_ns: call.now_ns })
+}
+
+/// The decision under a policy that does not count.
+fn unsigned(error: &PolicyError) -> GateDecision {
+    let rule = GateRule {
+        rule: "policySigned".to_owned(),
+        wanted: "a policy that a trusted key signed".to_owned(),
+        found: error.to_string(),
+        pass: false,
+    };
+    GateDecision { decision: Decision::Deny, rules: vec![rule] }
+}
+
+/// Hashes what passes.
+struct Hashed<R> {
+    inner: R,
+    hasher: BodyHasher,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}
