@@ -10,10 +10,13 @@ pub mod answer;
 pub mod call;
 pub mod clock;
 pub mod config;
+pub mod hardening;
+pub mod duration;
 pub mod home;
 pub mod opening;
 pub mod passphrase;
 pub mod protocol;
+pub mod providers;
 pub mod signed;
 
 pub use answer::{Answer, Exit, Failure};
