@@ -151,7 +151,6 @@ fn write(
         },
         bank: *bank,
         configs,
-        certificate: None,
         claims: None,
         target: None,
         trust_policy: &policy.map_err(Failure::wrong)?,

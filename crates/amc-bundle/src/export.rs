@@ -64,8 +64,6 @@ pub struct ExportInput<'a, E, A> {
     pub claims: Option<&'a [u8]>,
     /// The target profile, where the run had one.
     pub target: Option<SignedBytes<'a>>,
-    /// The certificate's envelope, where this is to be an `.amccert`.
-    pub certificate: Option<&'a [u8]>,
     /// The issuer's trust policy, for reading.
     pub trust_policy: &'a [u8],
     /// Whether payloads go along.
@@ -272,9 +270,6 @@ impl<'a> Files<'a> {
         self.add(member::SEAL, input.seal.to_json().into_bytes());
         self.add(member::TRUST_POLICY, input.trust_policy);
         self.signed(member::BANK.to_owned(), &input.bank);
-        if let Some(certificate) = input.certificate {
-            self.add(member::CERTIFICATE, certificate);
-        }
         if let Some(claims) = input.claims {
             self.add(member::CLAIMS, claims);
         }

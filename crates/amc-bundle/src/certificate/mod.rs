@@ -5,6 +5,7 @@
 //! at the time and at revocations. `docs/formats/certificate.md` is the specification.
 
 mod badge;
+mod pack;
 mod page;
 mod revocation;
 mod verify;
@@ -21,6 +22,7 @@ use crate::gate::SignedPolicy;
 use crate::member;
 
 pub use badge::badge;
+pub use pack::pack_certificate;
 pub use page::page;
 pub use revocation::{Revocation, RevocationPredicate, revocation_statement};
 pub use verify::{CertificateData, CertificateVerdict, VerifiedCertificate, verify_certificate};

@@ -1,7 +1,7 @@
 //! Certificates: what one proves, when it stops, and who can say that it stopped.
 
 use amc_bundle::certificate::{
-    CertificatePlan, CertificatePredicate, badge, certificate_statement, page, revocation_statement,
+    CertificatePlan, CertificatePredicate, badge, certificate_statement, pack_certificate, page, revocation_statement,
 };
 use amc_bundle::gate::{PolicyFile, PolicyTrust};
 use amc_bundle::{CertificateVerdict, Revocation, member, verify_certificate};
@@ -54,7 +54,13 @@ fn packed(world: &World, certificate: Vec<u8>) -> Vec<u8> {
 
 fn good(world: &World) -> (CertificatePredicate, Vec<u8>) {
     let predicate = predicate(world, POLICY);
-    let bytes = packed(world, signed_by(&world.keys.auditor, world, &predicate));
+    let certificate = world.keys.auditor.envelope(&certificate_statement(&predicate, &world.report));
+    let mut bytes = Vec::new();
+    let mut bundle = std::io::Cursor::new(world.export());
+    let written = pack_certificate(&mut bundle, &certificate, &world.keys.auditor, &mut bytes).expect("packs");
+    assert_eq!(written, bytes.len() as u64);
+    let mut again = std::io::Cursor::new(bytes.clone());
+    assert!(pack_certificate(&mut again, &certificate, &world.keys.auditor, Vec::new()).is_err(), "one certificate");
     (predicate, bytes)
 }
 

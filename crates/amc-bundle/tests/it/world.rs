@@ -270,7 +270,6 @@ impl World {
             audit: LogPart { events: &self.audit.events, checkpoint: &self.audit_note, tree: &self.audit.tree },
             bank: SignedBytes { path: "bank.toml", bytes: &self.bank, signature: None },
             configs: &configs,
-            certificate: None,
             claims: self.aims.claims.as_deref(),
             target: target.map(|bytes| SignedBytes { path: TARGET_PATH, bytes, signature: target_sig.as_deref() }),
             trust_policy: trust_policy.as_bytes(),
