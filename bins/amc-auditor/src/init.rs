@@ -15,14 +15,14 @@ use amc_vault::{AuditorKeys, Passphrase, RoleKeys, ScryptParams, Vault};
 use amc_workspace::config::{AmcConfig, GatewayConfig, TrustBoundaryMode};
 use amc_workspace::home::{self, Home};
 use amc_workspace::passphrase::{self, Source};
-use amc_workspace::{Answer, Failure, Opening, SystemClock};
+use amc_workspace::{Answer, Failure, Opening, SystemClock, hardening};
 use clap::Args;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::InitRole;
 use crate::monitor;
-use crate::unlock::{self, Unlocked, log_failure, vault_failure};
+use crate::unlock::{self, Beside, Unlocked, log_failure, vault_failure};
 
 /// What is to be created.
 #[derive(Args)]
@@ -123,14 +123,14 @@ fn create(
     let own = create_log(&home, keys)?;
     write_policy(&home, monitor_keys.as_ref(), &own.0)?;
     let policy = home.trust_policy().map_err(Failure::unable)?;
-    let unlocked = unlock::open(home.clone(), policy, name.clone(), own.1, passphrases.auditor.clone())?;
+    let unlocked = unlock::open(home.clone(), policy, name.clone(), own.1, Beside::Running)?;
     write_configs(&unlocked, name, plan)?;
     if monitor_keys.is_some() {
         unlocked.cosign(&home.log(Role::Monitor))?;
     }
     unlocked.writer.close().map_err(Failure::unable)?;
     if monitor_keys.is_some() {
-        monitor::cosign(&home, &passphrases.monitor).map_err(Failure::unable)?;
+        monitor::cosign(&home, &Beside::Passphrase(passphrases.monitor.clone())).map_err(Failure::unable)?;
     }
     Ok(monitor_keys.iter().chain([&own.0]).map(|keys| keys.log.to_string()).collect())
 }
@@ -146,10 +146,11 @@ fn create_monitor(home: &Home, name: &WorkspaceName, passphrase: &[u8]) -> Resul
 
 fn create_compartment(home: &Home, name: &WorkspaceName, passphrase: &Passphrase) -> Result<AuditorKeys, Failure> {
     let vault = Vault::at(home.vault(), name.clone());
+    let params = ScryptParams::calibrated(hardening::memory_bytes());
     let made = if home.vault().exists() {
-        vault.add_compartment(Role::Auditor, passphrase, ScryptParams::default())
+        vault.add_compartment(Role::Auditor, passphrase, params)
     } else {
-        vault.create(Role::Auditor, passphrase, ScryptParams::default())
+        vault.create(Role::Auditor, passphrase, params)
     };
     match made.map_err(|error| vault_failure(&error))? {
         RoleKeys::Auditor(keys) => Ok(keys),
@@ -158,7 +159,7 @@ fn create_compartment(home: &Home, name: &WorkspaceName, passphrase: &Passphrase
 }
 
 fn create_log(home: &Home, keys: AuditorKeys) -> Result<(Keys, AuditorKeys), Failure> {
-    let AuditorKeys { log, envelopes, witness } = keys;
+    let AuditorKeys { log, envelopes, witness, next } = keys;
     let public = Keys { log: log.verifier_key(), witness: witness.verifier_key() };
     let opened = LogOpened {
         origin: log.origin().to_owned(),
@@ -174,7 +175,7 @@ fn create_log(home: &Home, keys: AuditorKeys) -> Result<(Keys, AuditorKeys), Fai
     amc_ledger::create(&home.log(Role::Auditor), opened, &signers, &clock).map_err(|error| log_failure(&error))?;
     drop(signers);
     let log = Arc::into_inner(log).expect("nobody else holds the key by now");
-    Ok((public, AuditorKeys { log, envelopes, witness }))
+    Ok((public, AuditorKeys { log, envelopes, witness, next }))
 }
 
 fn write_policy(home: &Home, monitor: Option<&Keys>, auditor: &Keys) -> Result<(), Failure> {

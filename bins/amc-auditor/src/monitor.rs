@@ -11,6 +11,8 @@ use amc_workspace::home::Home;
 use amc_workspace::protocol::Client;
 use amc_workspace::protocol::operator::{CosignRequest, OperatorReply, OperatorRequest};
 
+use crate::unlock::Beside;
+
 /// Runs `amc-monitor` with a passphrase on its standard input; gives its JSON answer.
 pub(crate) fn call(home: &Path, arguments: &[&str], passphrase: &[u8]) -> Result<serde_json::Value, String> {
     let program = beside_us("amc-monitor");
@@ -38,10 +40,13 @@ pub(crate) fn call(home: &Path, arguments: &[&str], passphrase: &[u8]) -> Result
 }
 
 /// Has the monitor cosign the newest published checkpoint of the audit log.
-pub(crate) fn cosign(home: &Home, passphrase: &[u8]) -> Result<(), String> {
-    match Client::<OperatorRequest, OperatorReply>::connect(&home.monitor_socket()) {
-        Ok(mut client) => cosign_running(home, &mut client),
-        Err(_) => call(home.root(), &["cosign"], passphrase).map(drop),
+pub(crate) fn cosign(home: &Home, beside: &Beside) -> Result<(), String> {
+    match (Client::<OperatorRequest, OperatorReply>::connect(&home.monitor_socket()), beside) {
+        (Ok(mut client), _) => cosign_running(home, &mut client),
+        (Err(_), Beside::Passphrase(passphrase)) => call(home.root(), &["cosign"], passphrase).map(drop),
+        (Err(_), Beside::Running) => {
+            Err("no monitor runs, and the process that holds the auditor's keys has no passphrase of it".to_owned())
+        }
     }
 }
 

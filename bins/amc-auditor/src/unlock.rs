@@ -1,21 +1,20 @@
 //! From a home and a passphrase to the auditor's keys and its open log.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use amc_core::kinds::Fields;
-use amc_core::kinds::{ConfigSigned, Role};
-use amc_core::{AgentId, Clock, Tier, WorkspaceName};
+use amc_core::kinds::{ConfigSigned, Fields, KeyPurpose, Role};
+use amc_core::{AgentId, FindingCode, Tier, WorkspaceName};
 use amc_crypto::config::{self, ConfigPredicate};
-use amc_crypto::signer::StatementSigner as _;
+use amc_crypto::signer::{Cosigner as _, EventSigner, StatementSigner as _};
 use amc_crypto::{PublicKey, TrustPolicy};
 use amc_evidence::Draft;
 use amc_evidence::Event;
 use amc_ledger::{LogReader, OpenError, Signers, Writer};
-use amc_vault::{AuditorKeys, EnvelopeKey, Passphrase, Vault, VaultError, WitnessKey};
+use amc_vault::{AuditorKeys, EnvelopeKey, LogKey, LogNumber, Passphrase, Vault, VaultError, WitnessKey};
 use amc_workspace::home::{self, Home};
 use amc_workspace::opening::{self, Opening};
 use amc_workspace::passphrase::{self, Source};
-use amc_workspace::{Failure, SystemClock};
+use amc_workspace::{Failure, SystemClock, hardening};
 use zeroize::Zeroizing;
 
 /// The auditor, unlocked, with its log open for writing.
@@ -27,21 +26,90 @@ pub(crate) struct Unlocked {
     pub(crate) clock: Arc<SystemClock>,
     pub(crate) envelopes: EnvelopeKey,
     pub(crate) witness: WitnessKey,
-    /// For the monitor beside us: its own where one was named, else ours, which may serve both.
-    pub(crate) passphrase: Zeroizing<Vec<u8>>,
+    /// How the monitor beside us is asked.
+    pub(crate) passphrase: Beside,
+}
+
+/// How the monitor beside this auditor can be asked to cosign.
+pub(crate) enum Beside {
+    /// The running one, else one that is started for a moment with this passphrase: its own where one
+    /// was named, else ours, which may serve both.
+    Passphrase(Zeroizing<Vec<u8>>),
+    /// The running one alone: this process holds the auditor's keys and nobody's passphrase.
+    Running,
+}
+
+/// Keys that this process holds from one verb to the next. A process is a key holder or it is not;
+/// every verb gets at keys through [`unlock`] alone, so here is where a holder keeps them.
+static HELD: Mutex<Option<AuditorKeys>> = Mutex::new(None);
+
+/// From now on verbs of this process use these keys; with `None` they are forgotten.
+pub(crate) fn hold(keys: Option<AuditorKeys>) {
+    *HELD.lock().unwrap_or_else(PoisonError::into_inner) = keys;
 }
 
 pub(crate) fn unlock(opening: &Opening) -> Result<Unlocked, Failure> {
     let (home, policy, workspace) = opening.workspace()?;
+    hardening::protect()?;
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(AuditorKeys::handles);
+    if let Some(keys) = held {
+        return open(home, policy, workspace, keys, Beside::Running);
+    }
     let line = opening.passphrase(Role::Auditor, false)?;
-    let keys = Vault::at(home.vault(), workspace.clone()).unlock_auditor(&parsed(&line)?);
-    let keys = keys.map_err(|error| vault_failure(&error))?;
-    let beside = opening.monitor_passphrase_file.clone();
-    let passphrase = match beside {
+    let own = parsed(&line)?;
+    let passphrase = match opening.monitor_passphrase_file.clone() {
         None => line,
         file => passphrase::read(Role::Monitor, &Source { file, is_new: false })?,
     };
-    open(home, policy, workspace, keys, passphrase)
+    let keys = unlock_with(&home, &workspace, &own)?;
+    open(home, policy, workspace, keys, Beside::Passphrase(passphrase))
+}
+
+/// Unlocks the compartment and finishes what a crash left of a rotation: which key is in force is
+/// what the log says.
+pub(crate) fn unlock_with(
+    home: &Home,
+    workspace: &WorkspaceName,
+    passphrase: &Passphrase,
+) -> Result<AuditorKeys, Failure> {
+    let vault = Vault::at(home.vault(), workspace.clone());
+    let mut keys = vault.unlock_auditor(passphrase).map_err(|error| vault_failure(&error))?;
+    let finish = |purpose, public| {
+        let finished = vault.finish_rotation(Role::Auditor, passphrase, purpose, public);
+        finished.map_err(|error| vault_failure(&error))
+    };
+    if let Some(public) = keys.next.log.as_ref().map(EventSigner::public_key) {
+        let clock = Arc::new(SystemClock::new().map_err(Failure::unable)?);
+        match open_log(home, keys.log.handle(), clock) {
+            Ok(writer) => drop(writer),
+            Err(error) if error.code() == Some(FindingCode::KeyOutOfValidity) => {
+                finish(KeyPurpose::Log, public)?;
+                keys = keys.advance_log();
+            }
+            Err(error) => return Err(log_failure(&error)),
+        }
+    }
+    if let Some(public) = keys.next.witness.as_ref().map(|key| key.verifier_key().public()) {
+        let log = LogReader::open(&home.log(Role::Auditor)).map_err(Failure::unable)?;
+        let events = log.events(0).filter_map(|stored| Some(stored.ok()?.signed.body));
+        if opening::newest_key(events, KeyPurpose::Witness) == Some(public.to_digest()) {
+            finish(KeyPurpose::Witness, public)?;
+            keys = keys.advance_witness();
+        }
+    }
+    Ok(keys)
+}
+
+/// Opens the role's log that is in force, with the key as that log's.
+pub(crate) fn open_log(home: &Home, key: LogKey, clock: Arc<SystemClock>) -> Result<Writer, OpenError> {
+    let key = Arc::new(key.of_log(log_number(home)));
+    let signers = Signers { event: key.clone(), checkpoint: key };
+    Writer::open(&home.log(Role::Auditor), signers, clock)
+}
+
+/// Which of the role's logs is in force.
+pub(crate) fn log_number(home: &Home) -> LogNumber {
+    LogNumber::successor(home.log_number(Role::Auditor)).unwrap_or(LogNumber::FIRST)
 }
 
 /// Opens the audit log with keys that are unlocked already.
@@ -50,14 +118,11 @@ pub(crate) fn open(
     policy: TrustPolicy,
     workspace: WorkspaceName,
     keys: AuditorKeys,
-    passphrase: Zeroizing<Vec<u8>>,
+    passphrase: Beside,
 ) -> Result<Unlocked, Failure> {
-    let AuditorKeys { log, envelopes, witness } = keys;
-    let log = Arc::new(log);
-    let signers = Signers { event: log.clone(), checkpoint: log };
+    let AuditorKeys { log, envelopes, witness, next: _ } = keys;
     let clock = Arc::new(SystemClock::new().map_err(Failure::unable)?);
-    let writer_clock: Arc<dyn Clock> = clock.clone();
-    let writer = Writer::open(&home.log(Role::Auditor), signers, writer_clock).map_err(|error| log_failure(&error))?;
+    let writer = open_log(&home, log, Arc::clone(&clock)).map_err(|error| log_failure(&error))?;
     Ok(Unlocked { home, policy, workspace, writer, clock, envelopes, witness, passphrase })
 }
 

@@ -8,7 +8,7 @@ use amc_crypto::signer::{CheckpointSigner, Cosigner as _, EventSigner as _};
 use amc_ledger::Signers;
 use amc_vault::{ScryptParams, Vault};
 use amc_workspace::home::{Home, HomeError};
-use amc_workspace::{Answer, Failure, Opening, SystemClock};
+use amc_workspace::{Answer, Failure, Opening, SystemClock, hardening};
 use serde::Serialize;
 
 use crate::unlock::{log_failure, passphrase, vault_failure};
@@ -31,10 +31,11 @@ pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Fa
     };
     let vault = Vault::at(home.vault(), name.clone());
     let passphrase = passphrase(opening, true)?;
+    let params = ScryptParams::calibrated(hardening::memory_bytes());
     let made = if home.vault().exists() {
-        vault.add_compartment(Role::Monitor, &passphrase, ScryptParams::default())
+        vault.add_compartment(Role::Monitor, &passphrase, params)
     } else {
-        vault.create(Role::Monitor, &passphrase, ScryptParams::default())
+        vault.create(Role::Monitor, &passphrase, params)
     };
     let (log, witness) = made.map_err(|error| vault_failure(&error))?.into_log_and_witness();
     let opened = LogOpened {

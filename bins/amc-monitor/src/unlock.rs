@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use amc_core::kinds::Role;
-use amc_core::{Clock, WorkspaceName};
+use amc_core::kinds::{KeyPurpose, Role};
+use amc_core::{FindingCode, WorkspaceName};
 use amc_crypto::TrustPolicy;
-use amc_ledger::{OpenError, Signers, Writer};
+use amc_crypto::signer::{Cosigner as _, EventSigner};
+use amc_ledger::{LogReader, OpenError, Signers, Writer};
 use amc_vault::{
-    CommitmentKey, MonitorKeys, Passphrase, PassphraseCheck, ReceiptKey, Secrets, Vault, VaultError, WitnessKey,
+    CommitmentKey, LogKey, LogNumber, MonitorKeys, Passphrase, PassphraseCheck, ReceiptKey, Secrets, Vault, VaultError,
+    WitnessKey,
 };
 use amc_workspace::home::Home;
 use amc_workspace::opening::{self, Opening};
-use amc_workspace::{Failure, SystemClock};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use amc_workspace::{Failure, SystemClock, hardening};
 
 /// The monitor, unlocked, with its log open for writing.
 pub(crate) struct Unlocked {
@@ -30,19 +31,62 @@ pub(crate) struct Unlocked {
 
 pub(crate) fn unlock(opening: &Opening) -> Result<Unlocked, Failure> {
     let (home, policy, workspace) = opening.workspace()?;
-    // An agent of the same user must not trace this process or read its memory.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| Failure::unable(error.to_string()))?;
+    hardening::protect()?;
     let passphrase = passphrase(opening, false)?;
-    let keys = vault(&home, workspace).unlock_monitor(&passphrase);
-    let MonitorKeys { log, receipts, witness, commitments, secrets } = keys.map_err(|error| vault_failure(&error))?;
+    let keys = unlock_with(&home, &workspace, &passphrase)?.of_log(log_number(&home));
+    let MonitorKeys { log, receipts, witness, commitments, secrets, next: _ } = keys;
     let check = passphrase.check();
     drop(passphrase);
-    let log = Arc::new(log);
-    let signers = Signers { event: log.clone(), checkpoint: log };
     let clock = Arc::new(SystemClock::new().map_err(Failure::unable)?);
-    let writer_clock: Arc<dyn Clock> = clock.clone();
-    let writer = Writer::open(&home.log(Role::Monitor), signers, writer_clock).map_err(|error| log_failure(&error))?;
+    let writer = open_log(&home, log, Arc::clone(&clock)).map_err(|error| log_failure(&error))?;
     Ok(Unlocked { home, policy, writer, clock, receipts, witness, commitments, secrets, passphrase: check })
+}
+
+/// Unlocks the compartment and finishes what a crash left of a rotation: which key is in force is
+/// what the log says.
+pub(crate) fn unlock_with(
+    home: &Home,
+    workspace: &WorkspaceName,
+    passphrase: &Passphrase,
+) -> Result<MonitorKeys, Failure> {
+    let vault = Vault::at(home.vault(), workspace.clone());
+    let mut keys = vault.unlock_monitor(passphrase).map_err(|error| vault_failure(&error))?;
+    let finish = |purpose, public| {
+        let finished = vault.finish_rotation(Role::Monitor, passphrase, purpose, public);
+        finished.map_err(|error| vault_failure(&error))
+    };
+    if let Some(public) = keys.next.log.as_ref().map(EventSigner::public_key) {
+        let clock = Arc::new(SystemClock::new().map_err(Failure::unable)?);
+        match open_log(home, keys.log.handle(), clock) {
+            Ok(writer) => drop(writer),
+            Err(error) if error.code() == Some(FindingCode::KeyOutOfValidity) => {
+                finish(KeyPurpose::Log, public)?;
+                keys = keys.advance_log();
+            }
+            Err(error) => return Err(log_failure(&error)),
+        }
+    }
+    if let Some(public) = keys.next.witness.as_ref().map(|key| key.verifier_key().public()) {
+        let log = LogReader::open(&home.log(Role::Monitor)).map_err(Failure::unable)?;
+        let events = log.events(0).filter_map(|stored| Some(stored.ok()?.signed.body));
+        if opening::newest_key(events, KeyPurpose::Witness) == Some(public.to_digest()) {
+            finish(KeyPurpose::Witness, public)?;
+            keys = keys.advance_witness();
+        }
+    }
+    Ok(keys)
+}
+
+/// Opens the role's log that is in force, with the key as that log's.
+pub(crate) fn open_log(home: &Home, key: LogKey, clock: Arc<SystemClock>) -> Result<Writer, OpenError> {
+    let key = Arc::new(key.of_log(log_number(home)));
+    let signers = Signers { event: key.clone(), checkpoint: key };
+    Writer::open(&home.log(Role::Monitor), signers, clock)
+}
+
+/// Which of the role's logs is in force.
+pub(crate) fn log_number(home: &Home) -> LogNumber {
+    LogNumber::successor(home.log_number(Role::Monitor)).unwrap_or(LogNumber::FIRST)
 }
 
 pub(crate) fn vault(home: &Home, workspace: WorkspaceName) -> Vault {

@@ -1,24 +1,28 @@
 //! What a compartment holds once it is opened.
 //!
 //! ```text
-//! version u8 = 1
+//! version u8 = 1 or 2
 //! role (8)                 as in the compartment's own prefix
 //! workspace length u8 | workspace name
 //! root secret (32)         other keys are derived from it
 //! log key (32)             Ed25519 seed (RFC 8032)
 //! witness key (32)         Ed25519 seed
+//! in version 2 only: which keys are about to change u8, 1 the log key, 2 the witness key, 3 both
+//!   next log key (32)      where that says so
+//!   next witness key (32)  where that says so
 //! number of secrets u16    then each, sorted by name, names unique:
 //!   name length u8 | name | value length u16 | value
 //! zeros up to the next multiple of 256 bytes
 //! ```
 //!
-//! Integers are big-endian. The padding hides the lengths of secrets. Buffers are sized before they
+//! Version 2 is written while a rotation is under way and at no other time, so that each contents have
+//! one spelling. Integers are big-endian. The padding hides the lengths of secrets. Buffers are sized before they
 //! are filled, so that no half-filled copy is left behind in memory, and wiped when dropped.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use amc_core::kinds::Role;
+use amc_core::kinds::{KeyPurpose, Role};
 use amc_core::{WorkspaceName, limits};
 use zeroize::Zeroizing;
 
@@ -29,10 +33,14 @@ use crate::secret::{NAME_BYTES_MAX, SECRET_BYTES_MAX, Secret32, SecretName, Secr
 pub const SECRETS_MAX: usize = 64;
 
 const VERSION: u8 = 1;
+/// The version while a key is about to change.
+const VERSION_ROTATING: u8 = 2;
+const NEXT_LOG: u8 = 1;
+const NEXT_WITNESS: u8 = 2;
 const BLOCK_BYTES: usize = 256;
 const FIXED_BYTES: usize = 1 + 8 + 1 + 3 * 32 + 2;
 const BYTES_MAX: usize =
-    FIXED_BYTES + limits::NAME_BYTES_MAX + SECRETS_MAX * (1 + NAME_BYTES_MAX + 2 + SECRET_BYTES_MAX);
+    FIXED_BYTES + 1 + 2 * 32 + limits::NAME_BYTES_MAX + SECRETS_MAX * (1 + NAME_BYTES_MAX + 2 + SECRET_BYTES_MAX);
 /// The largest contents, padded.
 pub(crate) const PADDED_BYTES_MAX: usize = BYTES_MAX.next_multiple_of(BLOCK_BYTES);
 
@@ -43,6 +51,10 @@ pub(crate) struct Contents {
     pub(crate) root: Secret32,
     pub(crate) log_seed: Secret32,
     pub(crate) witness_seed: Secret32,
+    /// What the log key is about to become.
+    pub(crate) next_log_seed: Option<Secret32>,
+    /// What the witness key is about to become.
+    pub(crate) next_witness_seed: Option<Secret32>,
     pub(crate) secrets: Secrets,
 }
 
@@ -82,13 +94,34 @@ impl Contents {
             root: Secret32::random()?,
             log_seed: Secret32::random()?,
             witness_seed: Secret32::random()?,
+            next_log_seed: None,
+            next_witness_seed: None,
             secrets: Secrets::default(),
         })
     }
 
+    /// The key of this purpose, and what it is about to become.
+    pub(crate) fn seeds_mut(&mut self, purpose: KeyPurpose) -> (&mut Secret32, &mut Option<Secret32>) {
+        match purpose {
+            KeyPurpose::Log => (&mut self.log_seed, &mut self.next_log_seed),
+            KeyPurpose::Witness => (&mut self.witness_seed, &mut self.next_witness_seed),
+        }
+    }
+
+    fn next_seeds(&self) -> impl Iterator<Item = &Secret32> {
+        [&self.next_log_seed, &self.next_witness_seed].into_iter().flatten()
+    }
+
+    /// Which keys are about to change, as the format says it.
+    fn rotating(&self) -> u8 {
+        let (log, witness) = (self.next_log_seed.is_some(), self.next_witness_seed.is_some());
+        u8::from(log) * NEXT_LOG + u8::from(witness) * NEXT_WITNESS
+    }
+
     fn len(&self) -> usize {
         let secrets = self.secrets.0.iter().map(|(name, value)| 3 + name.as_str().len() + value.expose().len());
-        FIXED_BYTES + self.workspace.as_str().len() + secrets.sum::<usize>()
+        let rotating = usize::from(self.rotating() != 0) + 32 * self.next_seeds().count();
+        FIXED_BYTES + rotating + self.workspace.as_str().len() + secrets.sum::<usize>()
     }
 
     /// The plaintext, with `spare` bytes of capacity behind it for a tag.
@@ -97,12 +130,16 @@ impl Contents {
         let mut bytes = Zeroizing::new(Vec::with_capacity(padded + spare));
         let short = |length: usize| u8::try_from(length).expect("names have at most 73 bytes");
         let long = |length: usize| u16::try_from(length).expect("values have at most 4096 bytes").to_be_bytes();
-        bytes.push(VERSION);
+        bytes.push(if self.rotating() == 0 { VERSION } else { VERSION_ROTATING });
         bytes.extend_from_slice(&role_name(self.role));
         bytes.push(short(self.workspace.as_str().len()));
         bytes.extend_from_slice(self.workspace.as_str().as_bytes());
         for key in [&self.root, &self.log_seed, &self.witness_seed] {
             bytes.extend_from_slice(key.expose());
+        }
+        if self.rotating() != 0 {
+            bytes.push(self.rotating());
+            self.next_seeds().for_each(|key| bytes.extend_from_slice(key.expose()));
         }
         bytes.extend_from_slice(&long(self.secrets.0.len()));
         for (name, value) in &self.secrets.0 {
@@ -119,15 +156,23 @@ impl Contents {
     /// Reads a plaintext; `None` when it is not exactly what [`Contents::encode`] gives.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        if reader.byte()? != VERSION {
-            return None;
-        }
+        let is_rotating = match reader.byte()? {
+            VERSION => false,
+            VERSION_ROTATING => true,
+            _ => return None,
+        };
         let role = role_of(reader.array::<8>()?)?;
         let workspace = WorkspaceName::new(reader.text()?).ok()?;
-        let mut key = || reader.array::<32>().map(Secret32::copy_of);
-        let (root, log_seed, witness_seed) = (key()?, key()?, key()?);
+        let (root, log_seed, witness_seed) = (reader.key()?, reader.key()?, reader.key()?);
+        let rotating = match is_rotating {
+            true => reader.byte().filter(|keys| (1..=NEXT_LOG + NEXT_WITNESS).contains(keys))?,
+            false => 0,
+        };
+        let mut next = |key: u8| if rotating & key == 0 { Some(None) } else { reader.key().map(Some) };
+        let (next_log_seed, next_witness_seed) = (next(NEXT_LOG)?, next(NEXT_WITNESS)?);
         let secrets = reader.secrets()?;
-        let contents = Contents { role, workspace, root, log_seed, witness_seed, secrets };
+        let contents =
+            Contents { role, workspace, root, log_seed, witness_seed, next_log_seed, next_witness_seed, secrets };
         let padded = contents.len().next_multiple_of(BLOCK_BYTES) == bytes.len();
         (padded && reader.0.iter().all(|byte| *byte == 0)).then_some(contents)
     }
@@ -144,6 +189,10 @@ impl<'a> Reader<'a> {
 
     fn array<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
         self.bytes(N)?.try_into().ok()
+    }
+
+    fn key(&mut self) -> Option<Secret32> {
+        self.array().map(Secret32::copy_of)
     }
 
     fn byte(&mut self) -> Option<u8> {

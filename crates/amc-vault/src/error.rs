@@ -13,7 +13,7 @@ use crate::secret::SecretName;
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// No file there.
-    #[error("there is no vault at {}; `amc init` makes one", .0.display())]
+    #[error("there is no vault at {}; `amc vault init` makes one in a workspace that has none", .0.display())]
     Missing(PathBuf),
     /// A file is there already.
     #[error("there is a vault at {} already; it was left as it is", .0.display())]
@@ -83,6 +83,17 @@ pub enum VaultError {
         /// The compartment.
         role: Role,
     },
+    /// One passphrase was to open several compartments and did not.
+    #[error("the passphrase did not open every compartment of {}: it is wrong, or a compartment has one of its own; name one with --role", .0.display())]
+    NotEvery(PathBuf),
+    /// The rotation that should be finished is not the one under way.
+    #[error("{} holds no such next key of the {role}; rotate again", path.display())]
+    NotRotating {
+        /// The file.
+        path: PathBuf,
+        /// The compartment.
+        role: Role,
+    },
     /// The compartment opened and belongs to another workspace.
     #[error("the {role}'s compartment of {} belongs to the workspace {found}, not to {wanted}; is it the right --home?", path.display())]
     OtherWorkspace {
@@ -129,7 +140,7 @@ impl VaultError {
             | VaultError::Version { .. }
             | VaultError::NotAFile(_)
             | VaultError::Cost { .. } => Some(FindingCode::VaultDamaged),
-            VaultError::WrongPassphrase { .. } => Some(FindingCode::VaultLocked),
+            VaultError::WrongPassphrase { .. } | VaultError::NotEvery(_) => Some(FindingCode::VaultLocked),
             _ => None,
         }
     }

@@ -42,8 +42,7 @@ struct NamedKey {
 impl NamedKey {
     fn new(seed: &Secret32, name: String, kind: KeyKind) -> Self {
         let signing = SigningKey::from_bytes(seed.expose());
-        let public = PublicKey::from_bytes(&signing.verifying_key().to_bytes())
-            .expect("the public key of a clamped scalar is canonical and of full order");
+        let public = public_of(seed);
         let verifier = VerifierKey::new(name, kind, public).expect("workspace names are valid in key names");
         NamedKey { signing, verifier }
     }
@@ -225,9 +224,15 @@ impl NextKeys {
     }
 
     fn handles(&self) -> Self {
-        let log = self.log.as_ref().map(|key| LogKey(Arc::clone(&key.0)));
-        NextKeys { log, witness: self.witness.as_ref().map(WitnessKey::handle) }
+        NextKeys { log: self.log.as_ref().map(LogKey::handle), witness: self.witness.as_ref().map(WitnessKey::handle) }
     }
+}
+
+/// The public half of a seed.
+pub(crate) fn public_of(seed: &Secret32) -> PublicKey {
+    let signing = SigningKey::from_bytes(seed.expose());
+    PublicKey::from_bytes(&signing.verifying_key().to_bytes())
+        .expect("the public key of a clamped scalar is canonical and of full order")
 }
 
 fn log_key(contents: &Contents) -> Arc<NamedKey> {
@@ -245,6 +250,12 @@ fn for_log(key: &NamedKey, number: LogNumber) -> Arc<NamedKey> {
 }
 
 impl LogKey {
+    /// A second handle on this same key; nothing secret is copied.
+    #[must_use]
+    pub fn handle(&self) -> Self {
+        LogKey(Arc::clone(&self.0))
+    }
+
     /// The same key as that of the role's log with this number. It signs for that log alone.
     #[must_use]
     pub fn of_log(self, number: LogNumber) -> Self {
@@ -327,7 +338,7 @@ impl AuditorKeys {
     #[must_use]
     pub fn handles(&self) -> Self {
         AuditorKeys {
-            log: LogKey(Arc::clone(&self.log.0)),
+            log: self.log.handle(),
             envelopes: EnvelopeKey(Arc::clone(&self.envelopes.0)),
             witness: self.witness.handle(),
             next: self.next.handles(),

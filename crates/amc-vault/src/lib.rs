@@ -18,6 +18,7 @@ mod keys;
 mod number;
 mod params;
 mod passphrase;
+mod rekey;
 mod seal;
 mod secret;
 mod storage;
@@ -29,7 +30,9 @@ mod tests;
 
 pub use contents::{SECRETS_MAX, Secrets};
 pub use error::VaultError;
-pub use keys::{AuditorKeys, CommitmentKey, EnvelopeKey, LogKey, MonitorKeys, ReceiptKey, RoleKeys, WitnessKey};
+pub use keys::{
+    AuditorKeys, CommitmentKey, EnvelopeKey, LogKey, MonitorKeys, NextKeys, ReceiptKey, RoleKeys, WitnessKey,
+};
 pub use number::LogNumber;
 pub use params::ScryptParams;
 pub use passphrase::{PASSPHRASE_BYTES_MAX, Passphrase, PassphraseCheck, PassphraseError};

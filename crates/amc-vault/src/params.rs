@@ -5,6 +5,7 @@
 //! they are looked at before scrypt allocates.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 /// scrypt's parameters: N (a power of two), r and p. Memory is 128 · N · r bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,9 @@ pub struct ScryptParams {
     pub(crate) r: u32,
     pub(crate) p: u32,
 }
+
+/// How long one opening may take on the machine that chose its cost.
+const OPENING_MAX: Duration = Duration::from_secs(1);
 
 /// The range that a vault accepts.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +74,44 @@ impl ScryptParams {
         self.p
     }
 
+    /// Memory that one opening takes, in bytes.
+    pub fn memory_bytes(self) -> u64 {
+        u64::from(self.r).saturating_mul(128).saturating_mul(self.n())
+    }
+
+    /// The largest N for which opening takes about a second and a quarter of `memory_bytes` on this
+    /// machine, and never less than the default. Measures the default once.
+    pub fn calibrated(memory_bytes: u64) -> Self {
+        let began = Instant::now();
+        ScryptParams::default().spend();
+        Self::chosen(began.elapsed(), memory_bytes)
+    }
+
+    /// The largest N, going by how long the default took: time and memory grow in proportion to N.
+    fn chosen(default_took: Duration, memory_bytes: u64) -> Self {
+        let (mut chosen, mut takes) = (ScryptParams::default(), default_took);
+        loop {
+            takes *= 2;
+            let dearer = ScryptParams { log_n: chosen.log_n + 1, ..chosen };
+            if takes > OPENING_MAX || dearer.memory_bytes() > memory_bytes / 4 || !Bounds::SHIPPED.hold(dearer) {
+                return chosen;
+            }
+            chosen = dearer;
+        }
+    }
+
+    /// Each parameter at least as large as that of `other`.
+    #[must_use]
+    pub(crate) fn at_least(self, other: ScryptParams) -> Self {
+        ScryptParams { log_n: self.log_n.max(other.log_n), r: self.r.max(other.r), p: self.p.max(other.p) }
+    }
+
+    /// scrypt at this cost, for nothing but the time that it takes.
+    fn spend(self) {
+        let params = scrypt::Params::new(self.log_n, self.r, self.p).expect("within bounds that scrypt accepts");
+        scrypt::scrypt(b"time", b"salt", &params, &mut [0; 32]).expect("32 bytes are a valid length");
+    }
+
     /// One block of two: nobody may open a vault like this but this crate's own tests.
     #[cfg(test)]
     pub(crate) const fn for_tests() -> Self {
@@ -93,6 +135,28 @@ impl fmt::Display for ScryptParams {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cost_goes_up_with_the_machine_and_never_below_the_default() {
+        const GIB: u64 = 1 << 30;
+        for (took_ms, memory_bytes, log_n) in [
+            (300, 64 * GIB, 18),
+            (499, 64 * GIB, 18),
+            (501, 64 * GIB, 17),
+            (9_000, 64 * GIB, 17),
+            (1, 64 * GIB, 20),
+            (0, u64::MAX, 20),
+            (1, 2 * GIB, 19),
+            (1, GIB / 2, 17),
+            (1, 0, 17),
+        ] {
+            let chosen = ScryptParams::chosen(Duration::from_millis(took_ms), memory_bytes);
+            assert_eq!(chosen, ScryptParams { log_n, r: 8, p: 1 }, "{took_ms} ms, {memory_bytes} bytes");
+        }
+        let (cheap, dear) = (ScryptParams { log_n: 17, r: 16, p: 1 }, ScryptParams { log_n: 19, r: 8, p: 2 });
+        assert_eq!(cheap.at_least(dear), ScryptParams { log_n: 19, r: 16, p: 2 });
+        assert_eq!(ScryptParams::default().memory_bytes(), 128 << 20);
+    }
 
     #[test]
     fn shipped_bounds_refuse_what_is_cheap_and_what_is_huge() {

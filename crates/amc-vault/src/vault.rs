@@ -1,4 +1,5 @@
-//! What a program does with a vault: make it, look at it, unlock it, change its secrets.
+//! What a program does with a vault: make it, look at it, unlock it, change its secrets. Other
+//! passphrases and other keys are in `rekey`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use crate::storage::{self, Storage};
 /// every operation reads the file anew.
 #[derive(Clone)]
 pub struct Vault {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     workspace: WorkspaceName,
     bounds: Bounds,
 }
@@ -54,6 +55,18 @@ impl Vault {
     #[cfg(test)]
     pub(crate) fn for_tests(path: impl Into<PathBuf>, workspace: WorkspaceName) -> Self {
         Vault { bounds: Bounds::FOR_TESTS, ..Vault::at(path, workspace) }
+    }
+
+    /// The roles that have a compartment, in the file's order; none where there is no file.
+    ///
+    /// # Errors
+    /// As [`Vault::status`].
+    pub fn roles(&self) -> Result<Vec<Role>, VaultError> {
+        match Vault::status(&self.path) {
+            Ok(status) => Ok(status.compartments.iter().map(|compartment| compartment.role).collect()),
+            Err(VaultError::Missing(_)) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where the file is.
@@ -130,6 +143,7 @@ impl Vault {
             contents.secrets.0.insert(name, value);
             if contents.secrets.0.len() > SECRETS_MAX { Err(VaultError::TooManySecrets) } else { Ok(()) }
         })
+        .map(drop)
     }
 
     /// The names of the secrets in the monitor's compartment, sorted.
@@ -148,25 +162,7 @@ impl Vault {
         self.edit_in(&mut Disk::for_writing(&self.path)?, Role::Monitor, passphrase, |contents| {
             contents.secrets.0.remove(name).map(drop).ok_or_else(|| VaultError::NoSecret(name.clone()))
         })
-    }
-
-    /// Puts a role's compartment under another passphrase. Copies of the old file still open with
-    /// the old one.
-    ///
-    /// # Errors
-    /// As [`Vault::unlock`].
-    pub fn change_passphrase(
-        &self,
-        role: Role,
-        old: &Passphrase,
-        new: &Passphrase,
-        params: ScryptParams,
-    ) -> Result<(), VaultError> {
-        let mut disk = Disk::for_writing(&self.path)?;
-        let mut file = read(&disk, &self.path)?;
-        let contents = self.open_in(&file, role, old)?;
-        file.put(seal::seal(&contents, new, params)?);
-        self.write(&mut disk, &file)
+        .map(drop)
     }
 
     pub(crate) fn create_in(
@@ -217,20 +213,26 @@ impl Vault {
         role: Role,
         passphrase: &Passphrase,
         change: impl FnOnce(&mut Contents) -> Result<(), VaultError>,
-    ) -> Result<(), VaultError> {
+    ) -> Result<Contents, VaultError> {
         let mut file = read(storage, &self.path)?;
         let mut contents = self.open_in(&file, role, passphrase)?;
         let params = file.get(role).expect("the compartment was just opened").params;
         change(&mut contents)?;
         file.put(seal::seal(&contents, passphrase, params)?);
-        self.write(storage, &file)
+        self.write(storage, &file)?;
+        Ok(contents)
     }
 
-    fn open(&self, role: Role, passphrase: &Passphrase) -> Result<Contents, VaultError> {
+    pub(crate) fn open(&self, role: Role, passphrase: &Passphrase) -> Result<Contents, VaultError> {
         self.open_in(&read(&Disk::for_reading(&self.path)?, &self.path)?, role, passphrase)
     }
 
-    fn open_in(&self, file: &VaultFile, role: Role, passphrase: &Passphrase) -> Result<Contents, VaultError> {
+    pub(crate) fn open_in(
+        &self,
+        file: &VaultFile,
+        role: Role,
+        passphrase: &Passphrase,
+    ) -> Result<Contents, VaultError> {
         let path = || self.path.clone();
         let compartment = file.get(role).ok_or_else(|| VaultError::NoCompartment { path: path(), role })?;
         let contents = seal::open(compartment, passphrase, &self.bounds, &self.path)?;
@@ -241,7 +243,7 @@ impl Vault {
         Ok(contents)
     }
 
-    fn write(&self, storage: &mut dyn Storage, file: &VaultFile) -> Result<(), VaultError> {
+    pub(crate) fn write(&self, storage: &mut dyn Storage, file: &VaultFile) -> Result<(), VaultError> {
         let written = storage::replace(storage, &file.encode());
         written.map_err(|failed| VaultError::Io {
             action: failed.action,
@@ -251,7 +253,7 @@ impl Vault {
     }
 }
 
-fn read(storage: &dyn Storage, path: &Path) -> Result<VaultFile, VaultError> {
+pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<VaultFile, VaultError> {
     let bytes = storage.read()?.ok_or_else(|| VaultError::Missing(path.to_owned()))?;
     VaultFile::parse(&bytes, path)
 }

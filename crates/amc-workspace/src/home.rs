@@ -180,6 +180,16 @@ impl Home {
         self.root.join("run/gateway.sock")
     }
 
+    /// The socket of the process that holds the auditor's keys.
+    pub fn auditor_socket(&self) -> PathBuf {
+        self.root.join("run/auditor.sock")
+    }
+
+    /// Held by that process, and by whoever changes the auditor's keys.
+    pub fn auditor_lock(&self) -> PathBuf {
+        self.root.join("run/auditor.lock")
+    }
+
     /// Where a background process writes its diagnostics.
     pub fn process_log(&self, name: &str) -> PathBuf {
         self.root.join("run").join(format!("{name}.log"))

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use amc_core::kinds::Role;
-use amc_core::{Clock as _, Finding, FindingCode, WorkspaceName};
+use amc_core::kinds::{Fields, KeyPurpose, Role};
+use amc_core::{Clock as _, Digest, Finding, FindingCode, WorkspaceName};
 use amc_crypto::TrustPolicy;
+use amc_evidence::Event;
 use zeroize::Zeroizing;
 
 use crate::answer::{Exit, Failure};
@@ -76,6 +77,16 @@ pub fn vault_failure(error: &dyn std::error::Error, code: Option<FindingCode>) -
 pub fn log_failure(error: &dyn std::error::Error, finding: Option<&Finding>) -> Failure {
     let exit = if finding.is_some() { Exit::Bad } else { Exit::Unable };
     Failure { exit, findings: finding.cloned().into_iter().collect(), message: error.to_string() }
+}
+
+/// The newest key of this purpose that events of a role's own log name; `None` when it never changed.
+/// Whoever asks holds the keys and only wants to know how far a rotation of his own came.
+pub fn newest_key(bodies: impl Iterator<Item = Vec<u8>>, purpose: KeyPurpose) -> Option<Digest> {
+    let named = bodies.filter_map(|body| match Event::decode(&body) {
+        Ok((_, Some(Fields::KeyRotated(rotated)))) if rotated.purpose == purpose => Some(rotated.public),
+        _ => None,
+    });
+    named.last()
 }
 
 /// Seconds since the epoch.

@@ -34,7 +34,7 @@ enum Fault {
 }
 
 #[derive(Clone, Default)]
-struct Model {
+pub(super) struct Model {
     contents: Vec<Content>,
     names_seen: Names,
     names_on_disk: Names,
@@ -210,7 +210,7 @@ fn after_every_crash_the_compartments_open() {
                 contents.secrets.0.insert(name.clone(), SecretValue::new(b"sk".to_vec()).expect("a value"));
                 Ok(())
             });
-            assert!(matches!(written, Err(VaultError::Io { .. })));
+            assert!(matches!(written.map(drop), Err(VaultError::Io { .. })));
             for found in model.after_crash() {
                 home.overwrite(&found.expect("a vault"));
                 let keys = home.vault().unlock_monitor(&phrase("monitor")).expect("the monitor's opens");
@@ -220,6 +220,29 @@ fn after_every_crash_the_compartments_open() {
             }
         }
     }
+}
+
+/// Runs a change of the vault in `home` with a crash at every step of its write. `check` is called
+/// with the vault that the crash left in place, and told whether it is the changed one. The vault is
+/// as before in the end.
+pub(super) fn every_crash_of(home: &Home, change: impl Fn(&mut Model) -> Result<(), VaultError>, check: impl Fn(bool)) {
+    let old = home.bytes();
+    let (mut saw_old, mut saw_new) = (false, false);
+    for step in 0..STEPS {
+        for fault in [Fault::DeadBefore, Fault::DeadAfter, Fault::Error] {
+            let mut model = Model::holding(Some(&old)).with_fault(step, fault);
+            assert!(matches!(change(&mut model), Err(VaultError::Io { .. })), "step {step}, {fault:?}");
+            for found in model.after_crash() {
+                let found = found.expect("a vault");
+                home.overwrite(&found);
+                check(found != old);
+                saw_old |= found == old;
+                saw_new |= found != old;
+            }
+        }
+    }
+    assert!(saw_old && saw_new, "crashes before and after the rename were seen");
+    home.overwrite(&old);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod altered;
 mod crash;
 mod place;
+mod rekey;
 mod round_trip;
 mod signers;
 

@@ -152,7 +152,7 @@ fn the_other_compartment_stays_byte_for_byte() {
     assert_ne!(before, after);
     assert_eq!(auditors(&before), auditors(&after));
     vault
-        .change_passphrase(Role::Monitor, &phrase("monitor"), &phrase("new"), ScryptParams::for_tests())
+        .change_passphrase(&[Role::Monitor], &phrase("monitor"), &phrase("new"), ScryptParams::for_tests())
         .expect("changed");
     assert_eq!(auditors(&before), auditors(&home.bytes()));
     vault.unlock(Role::Auditor, &phrase("auditor")).expect("still opens");
@@ -164,9 +164,9 @@ fn a_changed_passphrase_replaces_the_old_one_and_keeps_the_keys() {
     let vault = home.vault();
     let before = vault.unlock(Role::Monitor, &phrase("monitor")).expect("opened");
     let params = ScryptParams::for_tests();
-    let wrong = vault.change_passphrase(Role::Monitor, &phrase("x"), &phrase("new"), params);
+    let wrong = vault.change_passphrase(&[Role::Monitor], &phrase("x"), &phrase("new"), params);
     assert!(matches!(wrong, Err(VaultError::WrongPassphrase { .. })));
-    vault.change_passphrase(Role::Monitor, &phrase("monitor"), &phrase("new"), params).expect("changed");
+    vault.change_passphrase(&[Role::Monitor], &phrase("monitor"), &phrase("new"), params).expect("changed");
     assert!(matches!(vault.unlock(Role::Monitor, &phrase("monitor")), Err(VaultError::WrongPassphrase { .. })));
     let after = vault.unlock(Role::Monitor, &phrase("new")).expect("opened");
     assert_eq!(verifier_keys(&before), verifier_keys(&after));
@@ -191,6 +191,7 @@ fn nothing_secret_is_printed() {
                   receipts: ReceiptKey(acme-1/evidence, [redacted]), \
                   witness: WitnessKey(acme-1/monitor-witness, [redacted]), \
                   commitments: CommitmentKey(blake3, [redacted]), \
-                  secrets: {SecretName(\"provider/openai\")} })";
+                  secrets: {SecretName(\"provider/openai\")}, \
+                  next: NextKeys { log: None, witness: None } })";
     assert_eq!(format!("{keys:?}"), wanted);
 }

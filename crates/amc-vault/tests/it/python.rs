@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::process::Command;
 
-use amc_core::kinds::Role;
+use amc_core::kinds::{KeyPurpose, Role};
 use amc_core::{WorkspaceName, digest};
-use amc_crypto::signer::{CheckpointSigner as _, Cosigner as _};
+use amc_crypto::signer::{CheckpointSigner as _, Cosigner as _, EventSigner as _};
 use amc_vault::{Passphrase, ScryptParams, SecretName, SecretValue, Vault};
 
 const PAGE: &str = include_str!("../../../../docs/formats/vault.md");
@@ -44,6 +44,14 @@ fn the_script_of_the_format_page_opens_a_vault() {
     assert_eq!(found["workspace"], "acme-1");
     assert_eq!(found["log_public"], digest::hex(&keys.log.verifier_key().public().to_bytes()));
     assert_eq!(found["witness_public"], digest::hex(&keys.witness.verifier_key().public().to_bytes()));
+    assert_eq!(found["secrets"], serde_json::json!({"provider/openai": digest::hex(b"sk-test")}));
+    assert_eq!(found["next_log_public"], serde_json::Value::Null);
+
+    let keys = vault.prepare_rotation(Role::Monitor, &passphrase(), KeyPurpose::Log).expect("prepared");
+    let found: serde_json::Value = serde_json::from_slice(&open("correct horse é").stdout).expect("JSON");
+    let next = keys.next().log.as_ref().expect("a next key").public_key();
+    assert_eq!(found["next_log_public"], digest::hex(&next.to_bytes()));
+    assert_eq!(found["next_witness_public"], serde_json::Value::Null);
     assert_eq!(found["secrets"], serde_json::json!({"provider/openai": digest::hex(b"sk-test")}));
     assert!(!open("wrong").status.success(), "a wrong passphrase is refused");
 }

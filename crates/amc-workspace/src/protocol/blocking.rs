@@ -101,7 +101,7 @@ impl<Request: Serialize, Reply: Serialize + DeserializeOwned> Client<Request, Re
 }
 
 /// The address of a Unix socket holds about a hundred bytes, which a home deep in a tree exceeds.
-fn explain(path: &Path, error: io::Error) -> io::Error {
+pub(super) fn explain(path: &Path, error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::InvalidInput {
         return error;
     }

@@ -3,7 +3,10 @@
 //! The gateway holds no key. It submits typed fields; the monitor builds, orders and signs the
 //! event, and takes it only for a lease of an open session.
 
-use amc_core::kinds::{AgentKeyIgnored, ConfigState, GatewayStarted, LlmRequest, LlmResponse};
+use amc_core::kinds::{
+    AgentKeyIgnored, ConfigState, EgressBlocked, EgressStarted, EgressTunnel, GatewayReloaded, GatewayStarted,
+    LeaseScope, LlmRequest, LlmResponse, UpstreamAttempt, WebSocketClosed,
+};
 use amc_core::{AgentId, Digest, LeaseId, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +15,8 @@ use super::Refusal;
 /// What the gateway says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GatewayRequest {
-    /// First message of a connection; the monitor loads and judges `gateway.yaml` and answers with
-    /// [`GatewayReply::Welcome`].
+    /// First message of a connection, and again when the gateway is to read its configuration again;
+    /// the monitor loads and judges `gateway.yaml` and answers with [`GatewayReply::Welcome`].
     Hello {
         /// [`super::PROTOCOL_VERSION`].
         protocol: u16,
@@ -27,11 +30,20 @@ pub enum GatewayRequest {
     },
     /// Append evidence; the answer comes when it is durable.
     Record(Box<GatewayEvent>),
-    /// The receipts of a call, by the gateway's request id or the client's own.
+    /// The receipts of a call of the lease's agent, by the gateway's request id or the client's own.
     Receipts {
+        /// Who asks: two agents may choose the same id.
+        lease: LeaseId,
         /// Either id.
         request_id: String,
     },
+    /// As [`GatewayRequest::Record`], with [`GatewayReply::Accepted`] before: as soon as the log has
+    /// taken the event, and before answers that wait for a flush.
+    Announce(Box<GatewayEvent>),
+    /// The egress proxy listens.
+    EgressStarted(EgressStarted),
+    /// The gateway has read its configuration again.
+    Reloaded(GatewayReloaded),
 }
 
 /// Evidence from the gateway.
@@ -39,6 +51,8 @@ pub enum GatewayRequest {
 pub struct GatewayEvent {
     /// The lease that the call used.
     pub lease: LeaseId,
+    /// Which of the lease's sessions it began in; a lease without a wrapper has one per UTC day.
+    pub session: SessionId,
     /// What was observed.
     pub fields: GatewayFields,
     /// The body.
@@ -54,6 +68,14 @@ pub enum GatewayFields {
     Response(LlmResponse),
     /// The agent sent a key of its own.
     KeyIgnored(AgentKeyIgnored),
+    /// An attempt that is made again.
+    Attempt(UpstreamAttempt),
+    /// A WebSocket ended.
+    WebSocket(WebSocketClosed),
+    /// A connection through the egress proxy ended.
+    Egress(EgressTunnel),
+    /// The egress proxy refused.
+    Blocked(EgressBlocked),
 }
 
 /// A body as captured by a keyless process.
@@ -96,6 +118,9 @@ pub enum GatewayReply {
     Lease(LeaseGrant),
     /// The event is durable.
     Recorded(Recorded),
+    /// The log has taken the event; whether it becomes durable is said by the answer that follows
+    /// under the same id.
+    Accepted,
     /// The receipts that exist by now.
     Receipts(ReceiptPair),
     /// Understood and not carried out.
@@ -138,6 +163,38 @@ pub struct LeaseGrant {
     pub agent: AgentId,
     /// Its open session.
     pub session: SessionId,
+    /// What it may be used for.
+    pub limits: LeaseLimits,
+}
+
+/// What a lease may be used for. The default bounds nothing: what `amc wrap` gives its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseLimits {
+    /// What for.
+    pub scopes: Vec<LeaseScope>,
+    /// Providers that may be called; empty: all.
+    pub providers: Vec<String>,
+    /// Models that may be asked for; empty: all.
+    pub models: Vec<String>,
+    /// Where the egress proxy may go beyond what the configuration allows, `host:port`.
+    pub allow: Vec<String>,
+    /// Requests per minute; 0: any number.
+    pub requests_per_minute: u32,
+    /// Calls at the same time; 0: any number.
+    pub concurrency: u32,
+}
+
+impl Default for LeaseLimits {
+    fn default() -> Self {
+        LeaseLimits {
+            scopes: vec![LeaseScope::Llm, LeaseScope::Egress],
+            providers: Vec::new(),
+            models: Vec::new(),
+            allow: Vec::new(),
+            requests_per_minute: 0,
+            concurrency: 0,
+        }
+    }
 }
 
 /// Where durable evidence stands.

@@ -1,16 +1,20 @@
-//! The private sockets: typed requests to the monitor, one frame each.
+//! The private sockets: typed requests to the monitor and to the process that holds the auditor's
+//! keys, one frame each.
 //!
 //! ```text
 //! len u32 little-endian │ postcard of Frame { id u64, body }
 //! ```
 //!
-//! There are two sockets and each is a channel of its own: which one a message comes in by decides
+//! The monitor has two sockets and each is a channel of its own: which one a message comes in by decides
 //! what it can be and what tier it gets, and no field of a message can change that. Requests on one
-//! connection are answered in order; `id` is echoed so that a client may send ahead.
+//! connection are answered in order; `id` is echoed so that a client may send ahead. The one notice
+//! out of that order is `GatewayReply::Accepted`.
 
 mod blocking;
 pub mod gateway;
+pub mod holder;
 pub mod operator;
+pub mod server;
 
 pub use blocking::{Client, ClientError, Connection, read_frame, write_frame};
 

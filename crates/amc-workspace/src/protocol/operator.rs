@@ -1,13 +1,14 @@
 //! The operator's channel: what `amc` asks of a running monitor, `wrap` above all.
 
 use amc_core::kinds::{
-    BoundaryProbe, EnvironmentBuilt, Isolation, ProcessExit, ProcessOutput, SessionOutcome, SessionPurpose,
+    BoundaryProbe, EnvironmentBuilt, GatewayReloaded, Ingested, Isolation, ProcessExit, ProcessOutput, SessionOutcome,
+    SessionPurpose, TraceLines,
 };
-use amc_core::{AgentId, Digest, SessionId};
+use amc_core::{AgentId, Digest, LeaseId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
-use super::gateway::CapturedPayload;
+use super::gateway::{CapturedPayload, LeaseLimits};
 
 /// What `amc` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +47,75 @@ pub enum OperatorRequest {
     },
     /// Cosign a checkpoint of the audit log (as in C2SP tlog-witness).
     Cosign(CosignRequest),
+    /// Record a file that somebody hands in about an agent. It is SELF_REPORTED, whatever it says.
+    Ingest {
+        /// The agent.
+        agent: AgentId,
+        /// What the file is.
+        fields: Ingested,
+        /// The file.
+        payload: CapturedPayload,
+    },
     /// This connection is about to end; answered with [`OperatorReply::Left`].
     Leave,
     /// Finish what is under way and stop.
     Shutdown,
+    /// Issue a lease that needs no wrapper.
+    IssueLease(LeaseOrder),
+    /// The leases that were issued so.
+    Leases,
+    /// End a lease now.
+    RevokeLease {
+        /// Which.
+        lease: LeaseId,
+    },
+}
+
+/// A lease to be issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseOrder {
+    /// Who it is for.
+    pub agent: AgentId,
+    /// How long it holds, in seconds.
+    pub expires_s: u64,
+    /// What it may be used for.
+    pub limits: LeaseLimits,
+}
+
+/// A lease that was issued.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedLease {
+    /// Its public id.
+    pub lease: LeaseId,
+    /// Its token: a secret for the agent alone, kept nowhere.
+    pub token: String,
+    /// When it ends, nanoseconds since the epoch.
+    pub expires_ns: i64,
+}
+
+impl std::fmt::Debug for IssuedLease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssuedLease").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+/// A lease, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseSummary {
+    /// Its public id.
+    pub lease: LeaseId,
+    /// Who it is for.
+    pub agent: AgentId,
+    /// When it ends, nanoseconds since the epoch.
+    pub expires_ns: i64,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// Whether it has ended by itself.
+    pub expired: bool,
+    /// What it may be used for.
+    pub limits: LeaseLimits,
+    /// Its session of this day, where it was used.
+    pub session: Option<SessionId>,
 }
 
 /// A secret that the monitor knows.
@@ -87,6 +153,8 @@ pub enum ProcessFields {
     Exit(ProcessExit),
     /// What was tried from where the agent runs.
     Probe(BoundaryProbe),
+    /// Trace lines that the agent printed.
+    Traces(TraceLines),
 }
 
 /// A checkpoint to cosign, with the proof that it extends the one cosigned before.
@@ -137,6 +205,10 @@ pub enum OperatorReply {
     Done,
     /// Understood and not carried out.
     Refused(Refusal),
+    /// The lease is issued and durable.
+    LeaseIssued(IssuedLease),
+    /// The leases, oldest first.
+    Leases(Vec<LeaseSummary>),
 }
 
 /// A running monitor.
@@ -152,6 +224,10 @@ pub struct MonitorStatus {
     pub gateway_listen: Option<String>,
     /// Its process id.
     pub gateway_pid: Option<i32>,
+    /// Where the egress proxy listens, when there is one.
+    pub proxy_listen: Option<String>,
+    /// How often the gateway has read its configuration again, and what came of the last time.
+    pub gateway_reloads: (u64, Option<GatewayReloaded>),
 }
 
 /// A session that is open.
