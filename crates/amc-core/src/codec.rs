@@ -39,6 +39,15 @@ pub fn decode_strict<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T,
     Ok(value)
 }
 
+/// Decodes what the bytes begin with, to look at it: nothing is said about what follows, and an
+/// encoding that is not canonical passes. Never a substitute for [`decode_strict`].
+///
+/// # Errors
+/// [`CodecError::Malformed`] when they do not begin with such a value.
+pub fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    postcard::take_from_bytes::<T>(bytes).map(|(value, _)| value).map_err(CodecError::Malformed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -167,6 +167,15 @@ impl Event {
     }
 }
 
+/// What stands in a body before its fields.
+type Head =
+    (u8, u64, Digest, i64, u64, [u8; 16], Option<AgentId>, Option<SessionId>, u32, Tier, Option<PayloadRef>, u16);
+
+/// The kind that a body names, to decide whether to decode it; nothing is checked.
+pub fn peek_kind(body: &[u8]) -> Option<u16> {
+    codec::decode_prefix::<Head>(body).ok().map(|head| head.11)
+}
+
 /// An event as it is stored and carried: the exact body and its signature, nothing verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedEvent {

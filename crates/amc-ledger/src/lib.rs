@@ -24,6 +24,7 @@ mod error;
 mod export;
 mod frame;
 mod index;
+pub mod line;
 pub mod pair;
 mod payload;
 mod publish;
@@ -32,6 +33,7 @@ mod recovery;
 mod reindex;
 mod snapshot;
 mod storage;
+pub mod succeed;
 #[cfg(test)]
 mod tests;
 mod tiles;

@@ -1,20 +1,20 @@
-//! Two logs that witness each other, verified together.
+//! Two lines of logs that witness each other, verified together.
 //!
-//! Each log is checked against its pinned key and against every checkpoint of it that the other
-//! role cosigned, so a rollback or a fork of one needs a rollback or a fork of the other. The
-//! cosigned notes prove themselves: a pinned log and a pinned witness signed them.
+//! Each log is checked against its pinned key, against every state of it that the other role or an
+//! outside witness cosigned, and against the other role's revocations. So a rollback or a fork of one
+//! needs a rollback or a fork of the other. A log that was succeeded is *ended*: what is wrong with it
+//! is said and no longer fails; that it was really to be ended, and by this one successor, is checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use amc_core::kinds::{Fields, Role};
-use amc_core::{Finding, FindingCode};
-use amc_crypto::checkpoint::CheckpointError;
-use amc_crypto::policy::role_of_origin;
-use amc_crypto::{Check as _, Checkpoint, Note, TrustPolicy, VerifierKey};
-use amc_evidence::{Event, VerifiedEvent};
+use amc_core::kinds::{LogHead, Role};
+use amc_core::{Finding, FindingCode, Severity};
+use amc_crypto::policy::{number_of_origin, role_of_origin};
+use amc_crypto::{Checkpoint, TrustPolicy, VerifierKey};
+use amc_evidence::VerifiedEvent;
 
 use crate::error::ReadError;
-use crate::reader::LogReader;
+use crate::line::{Introduced, Statements, gather, line_of};
 use crate::verify::{Progress, VerifyMode, VerifyOptions, VerifyReport, verify};
 
 /// What to verify against.
@@ -32,10 +32,14 @@ pub struct PairOptions<'a> {
 /// What was found in one of the two.
 #[derive(Debug, Clone)]
 pub struct LogVerdict {
-    /// The verification of the log itself, findings included.
+    /// The verification of the log in force, findings included, and those about its line.
     pub report: VerifyReport,
-    /// The largest size of it that the other role cosigned; 0 for none.
+    /// The largest size of it for which a quorum cosigned; 0 for none.
     pub cosigned_size: u64,
+    /// Witnesses that cosigned that state, by their names in the policy, with the time of each.
+    pub witnesses: Vec<(String, u64)>,
+    /// Logs that it succeeds, oldest first.
+    pub ended: Vec<LogHead>,
 }
 
 /// What was found in both; `None` for a log that was not given.
@@ -45,6 +49,8 @@ pub struct PairVerdict {
     pub evidence: Option<LogVerdict>,
     /// The auditor's log.
     pub audit: Option<LogVerdict>,
+    /// What the logs say of each other.
+    pub statements: Statements,
 }
 
 impl PairVerdict {
@@ -54,7 +60,8 @@ impl PairVerdict {
     }
 }
 
-/// Verifies the logs that are given, each also against what the other says of it.
+/// Verifies the logs that are given, each also against what the other says of it. Logs that they succeed
+/// are looked for beside them ([`line_of`]).
 ///
 /// # Errors
 /// [`ReadError`] when a log cannot be read at all; what is wrong with one that can stands in the
@@ -65,59 +72,241 @@ pub fn verify_pair(
     options: &PairOptions<'_>,
     sink: &mut dyn FnMut(Role, VerifiedEvent),
 ) -> Result<PairVerdict, ReadError> {
-    let known_of_evidence = audit.map_or_else(|| Ok(Vec::new()), |dir| cosigned_in(dir, options))?;
-    let known_of_audit = evidence.map_or_else(|| Ok(Vec::new()), |dir| cosigned_in(dir, options))?;
-    let mut one = |dir: Option<&Path>, role: Role, known: &[Checkpoint]| {
-        dir.map(|dir| verify_one(dir, role, known, options, sink)).transpose()
-    };
-    Ok(PairVerdict {
-        evidence: one(evidence, Role::Monitor, &known_of_evidence)?,
-        audit: one(audit, Role::Auditor, &known_of_audit)?,
-    })
+    let line = |dir: Option<&Path>, role| dir.map_or_else(Vec::new, |dir| line_of(dir, role));
+    let lines = [(Role::Monitor, line(evidence, Role::Monitor)), (Role::Auditor, line(audit, Role::Auditor))];
+    let dirs: Vec<PathBuf> = lines.iter().flat_map(|(_, dirs)| dirs.clone()).collect();
+    let statements = gather(options.policy, &dirs)?;
+    let mut verdicts = Vec::new();
+    for (role, line) in &lines {
+        let other_is_here = lines.iter().any(|(other, dirs)| other != role && !dirs.is_empty());
+        let judge = LineJudge { role: *role, line, statements: &statements, options, other_is_here };
+        verdicts.push(judge.verdict(sink)?);
+    }
+    let audit = verdicts.pop().flatten();
+    Ok(PairVerdict { evidence: verdicts.pop().flatten(), audit, statements })
 }
 
-fn verify_one(
+/// Verifies one log of a line with everything that is known of it.
+///
+/// # Errors
+/// [`ReadError`] when it cannot be read at all.
+pub fn verify_known(
     dir: &Path,
-    role: Role,
-    cosigned: &[Checkpoint],
+    key: &VerifierKey,
+    statements: &Statements,
     options: &PairOptions<'_>,
-    sink: &mut dyn FnMut(Role, VerifiedEvent),
-) -> Result<LogVerdict, ReadError> {
-    let pinned = pinned(options.policy, role)?;
-    let ours = |checkpoint: &&Checkpoint| checkpoint.origin == pinned.name();
-    let known: Vec<Checkpoint> = cosigned.iter().chain(options.brought).filter(ours).cloned().collect();
-    let cosigned_size = cosigned.iter().filter(ours).map(|checkpoint| checkpoint.size).max().unwrap_or(0);
+    sink: &mut dyn FnMut(VerifiedEvent),
+) -> Result<VerifyReport, ReadError> {
+    let origin = key.name();
+    let cosigned = statements.cosigned(origin).map(|state| state.checkpoint.clone());
+    let brought = options.brought.iter().filter(|checkpoint| checkpoint.origin == origin).cloned();
+    let known: Vec<Checkpoint> = cosigned.chain(brought).collect();
+    let revoked = statements.revoked_keys(origin);
+    let role = role_of_origin(origin).unwrap_or(Role::Monitor);
     let progress = options.progress.map(|progress| move |at: Progress| progress(role, at));
     let verify_options = VerifyOptions {
         known: &known,
         mode: options.mode,
+        revoked: &revoked,
         progress: progress.as_ref().map(|progress| progress as &dyn Fn(Progress)),
-        ..VerifyOptions::full(pinned)
+        ..VerifyOptions::full(key)
     };
-    let report = verify(dir, &verify_options, &mut |event| sink(role, event))?;
-    Ok(LogVerdict { report, cosigned_size })
+    verify(dir, &verify_options, sink)
 }
 
-fn pinned(policy: &TrustPolicy, role: Role) -> Result<&VerifierKey, ReadError> {
-    let pinned = policy.logs().iter().find(|key| role_of_origin(key.name()) == Some(role));
-    pinned.ok_or_else(|| {
-        let what = format!("the trust policy pins no {role}'s log; add its `log` line, which its owner gives out with `amc trust export`");
-        ReadError::Damaged(Finding::error(FindingCode::KeyHistoryUntrusted, role.log_name(), what))
-    })
+/// One role's logs, and what is known to judge them by.
+struct LineJudge<'a> {
+    role: Role,
+    line: &'a [PathBuf],
+    statements: &'a Statements,
+    options: &'a PairOptions<'a>,
+    other_is_here: bool,
 }
 
-/// Checkpoints of the other log that this one records as cosigned and that prove themselves.
-fn cosigned_in(dir: &Path, options: &PairOptions<'_>) -> Result<Vec<Checkpoint>, ReadError> {
-    let reader = LogReader::open(dir)?;
-    let mut checkpoints = Vec::new();
-    for stored in reader.events(0) {
-        // What cannot be read or decoded is found, with its place, when this log is verified.
-        let Ok(stored) = stored else { break };
-        let Ok((_, Some(Fields::CheckpointCosigned(cosigned)))) = Event::decode(&stored.signed.body) else { continue };
-        let proven = Note::parse(cosigned.note.as_bytes()).map_err(CheckpointError::from);
-        if let Ok(proven) = proven.and_then(|note| options.policy.check(note)) {
-            checkpoints.push(proven.checkpoint);
+impl LineJudge<'_> {
+    fn verdict(&self, sink: &mut dyn FnMut(Role, VerifiedEvent)) -> Result<Option<LogVerdict>, ReadError> {
+        let Some((dir, before)) = self.line.split_last() else { return Ok(None) };
+        let log = self.statements.of_dir(dir);
+        let key = self.key(log)?;
+        let trusted = log.is_none_or(|log| self.statements.policy.log(&log.opened.origin).is_some());
+        let mut nobody = |_: VerifiedEvent| {};
+        let mut taken = |event: VerifiedEvent| sink(self.role, event);
+        // Nothing that a log says counts before somebody vouches for it.
+        let sink: &mut dyn FnMut(VerifiedEvent) = if trusted { &mut taken } else { &mut nobody };
+        let mut report = verify_known(dir, &key, self.statements, self.options, sink)?;
+        let (mut findings, mut ended) = (Vec::new(), Vec::new());
+        for dir in before {
+            self.look_at_ended(dir, &mut findings, &mut ended)?;
+        }
+        self.judge_line(key.name(), &mut findings);
+        findings.append(&mut report.findings);
+        report.findings = findings;
+        let newest = self.statements.newest_with_quorum(key.name(), |_| true);
+        let cosigned_size = newest.map_or(0, |state| state.checkpoint.size);
+        let witnesses = newest.into_iter().flat_map(|state| state.witnesses.clone()).collect();
+        Ok(Some(LogVerdict { report, cosigned_size, witnesses, ended }))
+    }
+
+    /// The key of the log in force: trusted where somebody vouches for it, else as it says itself, so that
+    /// there is something to say about it.
+    fn key(&self, log: Option<&Introduced>) -> Result<VerifierKey, ReadError> {
+        let policy = &self.statements.policy;
+        let workspace = |key: &VerifierKey| key.name().split('/').next().map(str::to_owned);
+        let pinned = policy.logs().iter().find(|key| role_of_origin(key.name()) == Some(self.role));
+        let ours = |log: &&Introduced| {
+            log.opened.role == self.role
+                && policy.logs().iter().filter_map(workspace).any(|name| log.opened.origin.starts_with(&(name + "/")))
+        };
+        let log = log.filter(ours).filter(|log| number_of_origin(&log.opened.origin) != Some(1));
+        let own = log.and_then(|log| {
+            let key = amc_crypto::PublicKey::try_from(log.opened.log_public).ok()?;
+            let named = VerifierKey::new(&log.opened.origin, amc_crypto::note::KeyKind::Ed25519, key).ok();
+            policy.log(&log.opened.origin).cloned().or(named)
+        });
+        own.or_else(|| pinned.cloned()).ok_or_else(|| {
+            let what = format!(
+                "the trust policy pins no {role}'s log; add its `log` line, which its owner gives out with `amc trust export`",
+                role = self.role
+            );
+            ReadError::Damaged(Finding::error(FindingCode::KeyHistoryUntrusted, self.role.log_name(), what))
+        })
+    }
+
+    /// An ended log: what is wrong with it is worth knowing, and that nothing is would be a fraud.
+    fn look_at_ended(
+        &self,
+        dir: &Path,
+        findings: &mut Vec<Finding>,
+        ended: &mut Vec<LogHead>,
+    ) -> Result<(), ReadError> {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let log = self.statements.of_dir(dir);
+        let Some(key) = log.and_then(|log| self.statements.policy.log(&log.opened.origin)) else {
+            let what = "this log was succeeded and cannot be read any more";
+            findings.push(Finding::warn(FindingCode::LedgerTruncated, name, what));
+            return Ok(());
+        };
+        let origin = key.name();
+        let report = match verify_known(dir, key, self.statements, self.options, &mut |_| {}) {
+            Ok(report) => report,
+            Err(error @ ReadError::File(_)) => return Err(error),
+            Err(error) => {
+                findings.push(Finding::warn(FindingCode::LedgerTruncated, name, error.to_string()));
+                return Ok(());
+            }
+        };
+        let revoked = self.statements.revoked_keys(origin);
+        let is_revoked = revoked.iter().any(|revoked| revoked.public == report.keys.newest());
+        if report.is_good() && !is_revoked && self.options.mode == VerifyMode::Full {
+            let what = "this log is whole and its key was not revoked, and yet it was succeeded: what it holds is \
+                        hidden by that";
+            findings.push(Finding::error(FindingCode::LedgerRollback, origin, what));
+        }
+        let entry = self.statements.successions(self.role).find(|entry| entry.succeeded.old.origin == origin);
+        if let Some(entry) = entry {
+            let (old, next) = (&entry.succeeded.old, &entry.succeeded.origin);
+            let what = format!(
+                "this log ended at size {} ({}) and {next} goes on; {} of its events can be read, none counts",
+                old.size, entry.succeeded.code, report.events
+            );
+            findings.push(Finding::info(FindingCode::LedgerTruncated, origin, what));
+            ended.push(old.clone());
+        }
+        let soften = |finding: Finding| Finding {
+            severity: finding.severity.min(Severity::Warn),
+            message: format!("in the ended log {origin}: {}", finding.message),
+            ..finding
+        };
+        findings.extend(report.findings.into_iter().map(soften));
+        Ok(())
+    }
+
+    /// Whether the log in force is the one, and the only one, that the other role recorded.
+    fn judge_line(&self, in_force: &str, findings: &mut Vec<Finding>) {
+        let number = number_of_origin(in_force).unwrap_or(1);
+        let entries: Vec<_> = self.statements.successions(self.role).collect();
+        let mut error = |code, subject: &str, what: String| findings.push(Finding::error(code, subject, what));
+        for entry in &entries {
+            let of = |origin: &str| number_of_origin(origin).unwrap_or(1);
+            let said = &entry.succeeded;
+            if of(&said.origin) > number {
+                let what = format!(
+                    "{} was succeeded by {}, which is not here: an older log was put in its place",
+                    said.old.origin, said.origin
+                );
+                error(FindingCode::LedgerRollback, &entry.place, what);
+            }
+            let first = entries.iter().find(|other| other.succeeded.old.origin == said.old.origin);
+            if first.is_some_and(|first| first != entry) {
+                let what = format!("a second log is recorded as the successor of {}", said.old.origin);
+                error(FindingCode::LedgerForked, &entry.place, what);
+            }
+            self.judge_old_head(&said.old, &entry.place, &mut error);
+        }
+        for log in self.line.iter().filter_map(|dir| self.statements.of_dir(dir)) {
+            self.judge_opening(log, &mut error);
+        }
+        let here = |number: u64| {
+            let mut logs = self.line.iter().filter_map(|dir| self.statements.of_dir(dir));
+            logs.any(|log| number_of_origin(&log.opened.origin) == Some(number))
+        };
+        if (1..number).any(|number| !here(number)) {
+            let what = "a log that it succeeds is not here, so nobody can see that it had to end";
+            findings.push(Finding::warn(FindingCode::LedgerTruncated, in_force, what));
         }
     }
-    Ok(checkpoints)
+
+    /// The old log ended no earlier than somebody cosigned it.
+    fn judge_old_head(&self, old: &LogHead, place: &str, error: &mut dyn FnMut(FindingCode, &str, String)) {
+        for state in self.statements.cosigned(&old.origin) {
+            let known = &state.checkpoint;
+            let code = match known.size.cmp(&old.size) {
+                std::cmp::Ordering::Greater => FindingCode::LedgerRollback,
+                std::cmp::Ordering::Equal if known.root != old.root => FindingCode::LedgerForked,
+                _ => continue,
+            };
+            let what = format!(
+                "{} is said to have ended at size {}, and another state of size {} was cosigned",
+                old.origin, old.size, known.size
+            );
+            return error(code, place, what);
+        }
+    }
+
+    /// A successor names its predecessor as the other role recorded it.
+    fn judge_opening(&self, log: &Introduced, error: &mut dyn FnMut(FindingCode, &str, String)) {
+        let origin = &log.opened.origin;
+        let subject = format!("{origin}#0");
+        if number_of_origin(origin) == Some(1) {
+            if log.opened.predecessor.is_some() {
+                let what = "the first log of a line names a predecessor".to_owned();
+                error(FindingCode::LedgerForked, &subject, what);
+            }
+            return;
+        }
+        let entry = self.statements.successions(self.role).find(|entry| entry.succeeded.origin == *origin);
+        let Some(entry) = entry else {
+            let (other, name) = (self.role.other(), self.role.other().log_name());
+            if self.other_is_here {
+                let what = format!(
+                    "the {other} did not record this successor in its {name} log, so it does not count; \
+                     `amc ledger succeed` records it"
+                );
+                error(FindingCode::KeyHistoryUntrusted, &subject, what);
+            } else if !self.statements.policy.pins(origin) {
+                let what =
+                    format!("whether the {other} recorded this successor stands in its {name} log, which is not here");
+                error(FindingCode::KeyHistoryUntrusted, &subject, what);
+            }
+            return;
+        };
+        let said = &entry.succeeded;
+        if said.log_public != log.opened.log_public || said.opening != log.hash {
+            let what = format!("another log of this name is recorded as the successor ({})", entry.place);
+            error(FindingCode::LedgerForked, &subject, what);
+        } else if log.opened.predecessor.as_ref() != Some(&said.old) {
+            let what = format!("it names another end of {} than is recorded ({})", said.old.origin, entry.place);
+            error(FindingCode::LedgerForked, &subject, what);
+        }
+    }
 }

@@ -22,6 +22,7 @@ mod crashes;
 mod derived;
 mod forge;
 mod logs;
+mod succession;
 mod witnessing;
 
 pub(crate) const ORIGIN: &str = "test/evidence";

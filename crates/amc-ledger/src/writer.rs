@@ -257,6 +257,14 @@ impl Writer {
         self.hand_over(Task::Rotate(next))?.wait()
     }
 
+    /// Whether events are taken now; after a failed flush none is ever again.
+    ///
+    /// # Errors
+    /// [`AppendError`], as the next append would have it.
+    pub fn is_taking(&self) -> Result<(), AppendError> {
+        self.shared.queue().is_open()
+    }
+
     /// Looks at the log's state: size, sessions, agents. It may include events of the flush under
     /// way.
     pub fn with_state<T>(&self, view: impl FnOnce(&LogState) -> T) -> T {

@@ -186,7 +186,8 @@ mod tests {
             assert_eq!(Role::Monitor.log_number(dir), number, "{dir}");
             assert_eq!(Role::Monitor.log_dir(number.expect("it has one")), dir);
         }
-        for dir in ["evidence-", "evidence-0", "evidence-1", "evidence-02", "evidence-+2", "evidence2", "audit", "logs"] {
+        for dir in ["evidence-", "evidence-0", "evidence-1", "evidence-02", "evidence-+2", "evidence2", "audit", "logs"]
+        {
             assert_eq!(Role::Monitor.log_number(dir), None, "{dir}");
         }
     }

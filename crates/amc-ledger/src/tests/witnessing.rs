@@ -15,12 +15,19 @@ use super::{ORIGIN, TestClock, TestKey, copy_dir, opened};
 use crate::witness::{Submission, WitnessError, cosign, cosign_log};
 use crate::{LogReader, Writer, create};
 
-struct WitnessKey(SigningKey);
+pub(super) struct WitnessKey {
+    key: SigningKey,
+    name: &'static str,
+}
 
 impl WitnessKey {
-    fn verifier(&self) -> VerifierKey {
-        let public = amc_crypto::PublicKey::from_bytes(&self.0.verifying_key().to_bytes()).expect("a good key");
-        VerifierKey::new("test/auditor-witness", KeyKind::Cosignature, public).expect("a good name")
+    pub(super) fn new(seed: u8, name: &'static str) -> Self {
+        WitnessKey { key: SigningKey::from_bytes(&[seed; 32]), name }
+    }
+
+    pub(super) fn verifier(&self) -> VerifierKey {
+        let public = amc_crypto::PublicKey::from_bytes(&self.key.verifying_key().to_bytes()).expect("a good key");
+        VerifierKey::new(self.name, KeyKind::Cosignature, public).expect("a good name")
     }
 }
 
@@ -31,7 +38,7 @@ impl Cosigner for WitnessKey {
 
     fn cosign(&self, checkpoint: &Checkpoint, time_s: u64) -> Result<NoteSignature, SignError> {
         let key = self.verifier();
-        let signature = self.0.sign(&cosignature_message(&checkpoint.text(), time_s)).to_bytes();
+        let signature = self.key.sign(&cosignature_message(&checkpoint.text(), time_s)).to_bytes();
         let bytes = [time_s.to_be_bytes().as_slice(), &signature].concat();
         Ok(NoteSignature { name: key.name().to_owned(), key_id: key.key_id(), bytes })
     }
@@ -51,7 +58,7 @@ impl Pair {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (own_key, other_key) = (TestKey::new(1, "test/audit"), TestKey::new(2, ORIGIN));
-        let witness = WitnessKey(SigningKey::from_bytes(&[3; 32]));
+        let witness = WitnessKey::new(3, "test/auditor-witness");
         let own = new_log(&dir.path().join("own"), &own_key);
         let other = new_log(&dir.path().join("other"), &other_key);
         let logs = [other_key.verifier(), own_key.verifier()];
