@@ -8,7 +8,9 @@ use std::process::Command;
 
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::fs::{Access, access};
-use rustix::process::{Signal, geteuid, ioctl_tiocsctty, set_parent_process_death_signal, setsid};
+use rustix::process::{
+    DumpableBehavior, Signal, geteuid, ioctl_tiocsctty, set_dumpable_behavior, set_parent_process_death_signal, setsid,
+};
 use rustix::thread::set_no_new_privs;
 
 use crate::plan::{Call, Isolation, Purpose};
@@ -25,8 +27,13 @@ pub(crate) fn become_agent(call: &Call) -> io::Result<u8> {
     // Changing the user cleared it.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     match call.plan.purpose {
-        Purpose::Probe => probe::probe(&call.plan),
+        Purpose::Probe => {
+            // The agent may run already, as this very user; it shall not speak through the probe.
+            set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+            probe::probe(&call.plan)
+        }
         Purpose::Trial => Ok(trial(call)),
+        Purpose::End => Ok(end()),
         Purpose::Agent => {
             let mut command = Command::new(&call.executable);
             command.arg0(&call.argv[0]).args(&call.argv[1..]);
@@ -59,6 +66,18 @@ fn drop_privileges(call: &Call) -> io::Result<Option<std::path::PathBuf>> {
     let home = std::env::var_os("HOME");
     let usable = home.as_ref().is_some_and(|home| access(home, Access::READ_OK | Access::EXEC_OK).is_ok());
     Ok(private_home.filter(|_| !usable))
+}
+
+/// Ends every process of this user but this one, which the user was given to an agent for. Never as
+/// root, for whom that would be the machine.
+fn end() -> u8 {
+    if geteuid().is_root() {
+        return 1;
+    }
+    match nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => 0,
+        Err(_) => 1,
+    }
 }
 
 /// Whether the command could be executed here: its program, and every file that it names.

@@ -5,6 +5,7 @@
 //! amc-sandbox-init PLAN inside EXECUTABLE ARGV…   process 1 of new namespaces: mounts, waits
 //! amc-sandbox-init PLAN become EXECUTABLE ARGV…   drops privileges and becomes the agent, or probes
 //! amc-sandbox-init hold                           holds a user namespace open for its parent
+//! amc-sandbox-init decoy                          waits: what a probe tries on it must work
 //! ```
 //!
 //! `PLAN` is the JSON of [`plan::Plan`]. What is set up here holds from the agent's first
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "hold") {
         return enter::hold();
+    }
+    if arguments.first().is_some_and(|first| first == "decoy") {
+        return wait::decoy();
     }
     let call = match Call::parse(arguments) {
         Ok(call) => call,

@@ -37,6 +37,36 @@ pub(crate) enum Purpose {
     Probe,
     /// Only look whether the command could be executed here.
     Trial,
+    /// End whatever still runs as the agent's user.
+    End,
+}
+
+/// A private socket, and what to ask there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ask {
+    /// Its name in the home.
+    pub(crate) socket: String,
+    /// The bytes of a request for a signature, in hex.
+    pub(crate) bytes: String,
+}
+
+/// What a probe tries, beside what it finds by itself. Names only, no secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Targets {
+    /// Files of the home, relative to it.
+    pub(crate) files: Vec<String>,
+    /// Directories of the home; the empty name is the home itself.
+    pub(crate) dirs: Vec<String>,
+    /// Private sockets.
+    pub(crate) sockets: Vec<Ask>,
+    /// Process ids of trusted processes.
+    pub(crate) trusted: Vec<(String, i32)>,
+    /// Directories in which secrets may lie about, beside `HOME` and the work directory.
+    pub(crate) look: Vec<PathBuf>,
+    /// Users whose session buses and container engines are tried beside the agent's own.
+    pub(crate) users: Vec<u32>,
 }
 
 /// A start, in full.
@@ -55,8 +85,8 @@ pub(crate) struct Plan {
     pub(crate) visible: Vec<PathBuf>,
     /// Whether standard input is a terminal that becomes the controlling one.
     pub(crate) terminal: bool,
-    /// Process ids of trusted processes, for the probe.
-    pub(crate) trusted: Vec<(String, i32)>,
+    /// What to try, for the probe.
+    pub(crate) targets: Targets,
 }
 
 /// Where in the way of a start this process stands.

@@ -2,9 +2,9 @@
 //!
 //! No thread is started: after `unshare` of the pid namespace none can be.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitCode, ExitStatus};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -42,4 +42,11 @@ fn reap(awaited: Pid) -> io::Result<Option<ExitStatus>> {
 fn code_of(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(125);
     u8::try_from(code & 0xff).expect("masked to eight bits")
+}
+
+/// A process to try things on: it waits until standard input ends.
+pub(crate) fn decoy() -> ExitCode {
+    // Whatever happens to it, waiting is over then.
+    let _ = io::stdin().read(&mut [0]);
+    ExitCode::SUCCESS
 }

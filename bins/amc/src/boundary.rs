@@ -6,7 +6,7 @@ use std::path::Path;
 
 use amc_core::kinds::{BoundaryProbe, Isolation, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget};
 use amc_sandbox::environment::{self, Environment, Routes};
-use amc_sandbox::probe::{self, Probed};
+use amc_sandbox::probe::{self, Probed, Targets};
 use amc_sandbox::recorder::MonitorClient;
 use amc_sandbox::{Asked, Chosen, Start, command};
 use amc_workspace::Failure;
@@ -23,25 +23,26 @@ pub(crate) struct Boundary<'a> {
     pub(crate) start: &'a Start,
     pub(crate) chosen: &'a Chosen,
     pub(crate) environment: &'a Environment,
-    pub(crate) trusted: Vec<(String, i32)>,
 }
 
-/// The processes that an agent must not get at: the monitor, the gateway, and this one.
-pub(crate) fn trusted_processes(client: &mut MonitorClient) -> Result<Vec<(String, i32)>, Failure> {
+/// What an agent must not get at now: the home, its sockets, whoever listens there, the gateway, and
+/// this process.
+fn targets(home: &Path, client: &mut MonitorClient) -> Result<Targets, Failure> {
     let status = services::monitor_status(client)?;
-    let number = |pid: u32| i32::try_from(pid).map_err(Failure::unable);
-    let mut trusted = vec![("amc-monitor".to_owned(), number(status.pid)?)];
-    trusted.extend(status.gateway_pid.map(|pid| ("amc-gateway".to_owned(), pid)));
-    trusted.push(("amc".to_owned(), number(std::process::id())?));
-    Ok(trusted)
+    let mut targets = Targets::of(home);
+    targets.trust(i32::try_from(status.pid).ok());
+    targets.trust(status.gateway_pid);
+    Ok(targets)
 }
 
 impl Boundary<'_> {
     /// Probes; `client` is asked which of what lies about is a secret.
     pub(crate) fn probe(&self, client: &mut MonitorClient, phase: ProbePhase) -> Result<ProcessFields, Failure> {
-        let Probed { mut attempts, candidates } =
-            probe::run(self.start, self.chosen, self.environment, &self.trusted).map_err(Failure::unable)?;
-        attempts.extend(judge(client, &candidates)?);
+        let targets = targets(&self.start.home, client)?;
+        let Probed { mut attempts, candidates, candidates_cut } =
+            probe::run(self.start, self.chosen, self.environment, &targets).map_err(Failure::unable)?;
+        attempts.extend(judge(client, &candidates, candidates_cut)?);
+        let attempts = probe::bounded(attempts);
         Ok(ProcessFields::Probe(BoundaryProbe { phase, isolation: self.chosen.isolation.clone(), attempts }))
     }
 }
@@ -75,8 +76,7 @@ fn tried(decoy: &Path) -> Option<bool> {
     let chosen = start.choose(&Asked::Auto).ok().filter(|chosen| chosen.isolation != Isolation::None)?;
     let routes = Routes { listen: SocketAddr::from(([127, 0, 0, 1], 0)), providers: Vec::new() };
     let environment = environment::build(std::env::vars_os(), &[], &routes, "");
-    let trusted = [("amc".to_owned(), i32::try_from(std::process::id()).ok()?)];
-    let probed = probe::run(&start, &chosen, &environment, &trusted).ok()?;
+    let probed = probe::run(&start, &chosen, &environment, &Targets::of(&start.home)).ok()?;
     let refused = |attempt: &ProbeAttempt| {
         attempt.target == ProbeTarget::HomeRead
             || matches!(attempt.outcome, ProbeOutcome::Denied | ProbeOutcome::Absent)
@@ -85,7 +85,7 @@ fn tried(decoy: &Path) -> Option<bool> {
 }
 
 /// Has the monitor say which candidates are secrets; nothing of them is recorded but the place.
-fn judge(client: &mut MonitorClient, candidates: &[(String, String)]) -> Result<Vec<ProbeAttempt>, Failure> {
+fn judge(client: &mut MonitorClient, candidates: &[(String, String)], cut: bool) -> Result<Vec<ProbeAttempt>, Failure> {
     let mut found = Vec::new();
     let mut rest = candidates;
     while !rest.is_empty() {
@@ -113,7 +113,8 @@ fn judge(client: &mut MonitorClient, candidates: &[(String, String)]) -> Result<
     for (target, what) in [(ProbeTarget::Passphrase, "the passphrase"), (ProbeTarget::ProviderKey, "a provider's key")]
     {
         if !found.iter().any(|attempt| attempt.target == target) {
-            let subject = format!("{what} among {} texts found", candidates.len());
+            let more = if cut { "the first " } else { "" };
+            let subject = format!("{what} among {more}{} texts found", candidates.len());
             found.push(ProbeAttempt { target, subject, outcome: ProbeOutcome::Denied });
         }
     }

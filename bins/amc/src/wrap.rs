@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use amc_core::SessionId;
 use amc_core::kinds::{ProbePhase, ProcessExit, Role, SessionOutcome, SessionPurpose};
 use amc_sandbox::environment::{self, Routes};
 use amc_sandbox::recorder::{self, MonitorClient};
-use amc_sandbox::{Chosen, Executable, Launch, Recorder, Start, command, process};
+use amc_sandbox::{Chosen, Executable, Launch, Recorder, Start, command, probe, process};
 use amc_workspace::config::GatewayConfig;
 use amc_workspace::home::{self, Home};
 use amc_workspace::passphrase;
@@ -21,7 +22,7 @@ use amc_workspace::protocol::operator::{
 use amc_workspace::{Failure, Opening};
 use serde_json::json;
 
-use crate::boundary::{self, Boundary};
+use crate::boundary::Boundary;
 use crate::cli::{SessionKind, WrapPlan};
 use crate::{services, signers};
 
@@ -139,15 +140,13 @@ impl<'a> Wrapping<'a> {
         opened: &SessionOpened,
         routes: &Routes,
     ) -> Result<(MonitorClient, ProcessExit), Failure> {
-        let environment = environment::build(std::env::vars_os(), &self.plan.pass, routes, &opened.lease_token);
+        let mut environment = environment::build(std::env::vars_os(), &self.plan.pass, routes, &opened.lease_token);
+        for (name, value) in self.chosen.variables() {
+            environment.set(name, value.clone());
+        }
         let fields = ProcessFields::Environment(environment.record.clone());
         recorder::record(&mut client, opened.session, fields, None).map_err(Failure::unable)?;
-        let boundary = Boundary {
-            start: &self.start,
-            chosen: &self.chosen,
-            environment: &environment,
-            trusted: boundary::trusted_processes(&mut client)?,
-        };
+        let boundary = Boundary { start: &self.start, chosen: &self.chosen, environment: &environment };
         let before = boundary.probe(&mut client, ProbePhase::Before)?;
         recorder::record(&mut client, opened.session, before, None).map_err(Failure::unable)?;
         let second = services::connect(&self.home)?;
@@ -155,14 +154,23 @@ impl<'a> Wrapping<'a> {
             Launch { start: self.start.clone(), chosen: self.chosen.clone(), environment: environment.clone() };
         let recorder = Recorder::start(client, opened.session, opened.lease_token.as_bytes());
         let exit = thread::scope(|scope| {
-            // Again while the agent runs, over a connection of its own.
-            let tap = recorder.tap();
+            // Again while the agent runs, and every hour, over a connection of its own.
+            let (tap, (running, ended)) = (recorder.tap(), channel());
             let during = second.map(|mut client| {
-                scope.spawn(move || boundary.probe(&mut client, ProbePhase::During).map(|fields| tap.event(fields)))
+                let mut again = move || {
+                    // A recorder that takes nothing any more ends the agent and says so itself.
+                    boundary.probe(&mut client, ProbePhase::During).map(|fields| {
+                        let _ = tap.event(fields);
+                    })
+                };
+                scope.spawn(move || probe::repeat(probe::EVERY, &ended, &mut again))
             });
             let exit = process::run(&launch, &recorder);
-            let probed = during.map_or(Ok(true), |probe| probe.join().expect("a probe does not panic"));
-            exit.map_err(Failure::unable).and_then(|exit| probed.map(|_| exit))
+            drop::<Sender<()>>(running);
+            let probed = during.map_or(Ok(()), |probe| probe.join().expect("a probe does not panic"));
+            // Not before: a probe runs as the same user.
+            launch.start.end(&launch.chosen);
+            exit.map_err(Failure::unable).and_then(|exit| probed.map(|()| exit))
         });
         let (client, recorded) = recorder.finish();
         recorded.map_err(Failure::unable)?;

@@ -59,6 +59,17 @@ impl std::fmt::Debug for Environment {
     }
 }
 
+impl Environment {
+    /// Puts a variable of AMC's in the place of the operator's.
+    pub fn set(&mut self, name: &str, value: OsString) {
+        self.record.passed.retain(|passed| passed != name);
+        if let Err(place) = self.record.set.binary_search_by(|known| known.as_str().cmp(name)) {
+            self.record.set.insert(place, name.to_owned());
+        }
+        self.variables.insert(name.into(), value);
+    }
+}
+
 /// Builds the environment: `operator`'s variables that the allow-list or `pass` names, then the
 /// routes with `lease` in the place of every provider's key.
 pub fn build(
@@ -154,6 +165,15 @@ mod tests {
         let built = build([], &[], &routes(), "lease");
         assert_eq!(built.variables[OsStr::new("OPENAI_BASE_URL")], "http://127.0.0.1:3210/openai/v1");
         assert_eq!(built.variables[OsStr::new("ANTHROPIC_BASE_URL")], "http://127.0.0.1:3210/anthropic");
+    }
+
+    #[test]
+    fn another_users_home_takes_the_place_of_the_operators() {
+        let mut built = build(pairs(&[("HOME", "/root"), ("PATH", "/bin")]), &[], &routes(), "lease");
+        built.set("HOME", "/home/agent".into());
+        assert_eq!(built.variables[OsStr::new("HOME")], "/home/agent");
+        assert_eq!(built.record.passed, ["PATH"]);
+        assert!(built.record.set.contains(&"HOME".to_owned()) && built.record.set.is_sorted());
     }
 
     #[test]

@@ -11,6 +11,9 @@ use amc_core::kinds;
 use rustix::process::{getegid, geteuid};
 use serde::Serialize;
 
+use crate::claim::{self, Claim};
+use crate::probe::Targets;
+
 /// What `--isolation` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
@@ -47,6 +50,12 @@ pub enum IsolationError {
     /// Only root can start a process as somebody else.
     #[error("to run the agent as {0:?} amc must run as root; as another user, --isolation namespaces may work")]
     NotRoot(String),
+    /// The agent could not have a user of its own.
+    #[error("the agent cannot have a user of its own: {why}")]
+    NoOwnUser {
+        /// Why, and what helps.
+        why: String,
+    },
     /// The machine does not allow it, or the command cannot run there.
     #[error("this command cannot run isolated by {what}: {why}")]
     Refused {
@@ -73,12 +82,16 @@ pub struct Start {
 }
 
 /// An isolation that was tried with this very command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Chosen {
     /// As events name it.
     pub isolation: kinds::Isolation,
     /// As `amc-sandbox-init` takes it.
     level: Level,
+    /// The user that no other agent has meanwhile.
+    claim: Option<Claim>,
+    /// Variables that are another user's: `HOME` and the like.
+    variables: Vec<(&'static str, OsString)>,
     /// Why nothing stronger, for `auto`.
     pub why_not_stronger: Option<String>,
 }
@@ -101,6 +114,8 @@ pub enum Purpose {
     Probe,
     /// Only try whether the command could be executed.
     Trial,
+    /// End whatever still runs as the agent's user.
+    End,
 }
 
 #[derive(Serialize)]
@@ -111,7 +126,7 @@ struct Plan<'a> {
     home: &'a Path,
     visible: Vec<PathBuf>,
     terminal: bool,
-    trusted: &'a [(String, i32)],
+    targets: &'a Targets,
 }
 
 impl Start {
@@ -124,11 +139,11 @@ impl Start {
         match asked {
             Asked::None => Ok(Chosen::none(None)),
             Asked::User(name) => {
-                let chosen = as_user(name)?;
+                let chosen = as_user(name, &self.work_dir)?;
                 self.tried(chosen)
             }
-            Asked::Namespaces => self.tried(in_namespaces()),
-            Asked::Auto => Ok(match self.tried(in_namespaces()) {
+            Asked::Namespaces => self.tried(in_namespaces()?),
+            Asked::Auto => Ok(match in_namespaces().and_then(|chosen| self.tried(chosen)) {
                 Ok(chosen) => chosen,
                 Err(error) => Chosen::none(Some(error.to_string())),
             }),
@@ -136,7 +151,7 @@ impl Start {
     }
 
     /// The command line that starts `purpose` under `chosen`.
-    pub fn command(&self, chosen: &Chosen, purpose: Purpose, terminal: bool, trusted: &[(String, i32)]) -> Command {
+    pub fn command(&self, chosen: &Chosen, purpose: Purpose, terminal: bool, targets: &Targets) -> Command {
         let plan = Plan {
             isolation: chosen.level,
             purpose,
@@ -144,7 +159,7 @@ impl Start {
             home: &self.home,
             visible: self.visible(),
             terminal,
-            trusted,
+            targets,
         };
         let plan = serde_json::to_string(&plan).expect("plain values serialise");
         let mut command = Command::new(&self.init);
@@ -153,7 +168,7 @@ impl Start {
     }
 
     fn tried(&self, chosen: Chosen) -> Result<Chosen, IsolationError> {
-        let mut trial = self.command(&chosen, Purpose::Trial, false, &[]);
+        let mut trial = self.command(&chosen, Purpose::Trial, false, &Targets::default());
         let output = trial.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
         let why = match output {
             Ok(output) if output.status.success() => return Ok(chosen),
@@ -166,6 +181,17 @@ impl Start {
         Err(IsolationError::Refused { what: chosen.isolation, why })
     }
 
+    /// Ends what the agent left running. In namespaces of its own nothing outlives it, and as our own
+    /// user nothing of it can be told from anything else; a user of its own is looked through.
+    pub fn end(&self, chosen: &Chosen) {
+        if !matches!(chosen.level, Level::User { .. }) {
+            return;
+        }
+        let mut end = self.command(chosen, Purpose::End, false, &Targets::default());
+        // What could not be ended keeps the user from being given to another agent.
+        let _ = end.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+
     /// Files that the command names: they stay readable wherever they are.
     fn visible(&self) -> Vec<PathBuf> {
         let named = self.argv.iter().skip(1).map(OsString::as_os_str).chain([self.executable.as_os_str()]);
@@ -175,48 +201,54 @@ impl Start {
 }
 
 impl Chosen {
+    /// Variables that the agent gets in place of the operator's: another user has another `HOME`.
+    pub fn variables(&self) -> &[(&'static str, OsString)] {
+        &self.variables
+    }
+
+    /// The user that the agent gets, where it is not ours.
+    pub fn uid(&self) -> Option<u32> {
+        self.claim.as_ref().map(|claim| claim.uid)
+    }
+
     const fn none(why_not_stronger: Option<String>) -> Self {
-        Chosen { isolation: kinds::Isolation::None, level: Level::None, why_not_stronger }
+        let variables = Vec::new();
+        Chosen { isolation: kinds::Isolation::None, level: Level::None, claim: None, variables, why_not_stronger }
     }
 }
 
-fn as_user(name: &str) -> Result<Chosen, IsolationError> {
+fn as_user(name: &str, work_dir: &Path) -> Result<Chosen, IsolationError> {
     let user = nix::unistd::User::from_name(name).ok().flatten();
     let user = user.ok_or_else(|| IsolationError::NoUser(name.to_owned()))?;
     if !geteuid().is_root() {
         return Err(IsolationError::NotRoot(name.to_owned()));
     }
-    let level = Level::User { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
-    Ok(Chosen { isolation: kinds::Isolation::User(name.to_owned()), level, why_not_stronger: None })
+    if user.uid.is_root() {
+        return Err(IsolationError::NoOwnUser { why: format!("{name} is root") });
+    }
+    let claim = claim::of_user(name, (user.uid.as_raw(), user.gid.as_raw())).map_err(|error| {
+        let how = "end them, name another user, or give this one subordinate uids in /etc/subuid";
+        IsolationError::NoOwnUser { why: format!("{error}; {how}") }
+    })?;
+    let home = if user.dir.is_dir() { user.dir } else { work_dir.to_owned() };
+    let variables = vec![("HOME", home.into_os_string()), ("LOGNAME", name.into()), ("USER", name.into())];
+    let level = Level::User { uid: claim.uid, gid: claim.gid };
+    let isolation = kinds::Isolation::User(name.to_owned());
+    Ok(Chosen { isolation, level, claim: Some(claim), variables, why_not_stronger: None })
 }
 
 /// As root the agent gets a uid of its own that no process and no user has; else it keeps ours.
-fn in_namespaces() -> Chosen {
-    let (uid, gid) = if geteuid().is_root() {
-        let uid = free_uid();
-        (uid, uid)
+fn in_namespaces() -> Result<Chosen, IsolationError> {
+    let claim = if geteuid().is_root() {
+        Some(claim::of_nobody().map_err(|error| IsolationError::NoOwnUser { why: error.to_string() })?)
     } else {
-        (geteuid().as_raw(), getegid().as_raw())
+        None
     };
+    let own = (geteuid().as_raw(), getegid().as_raw());
+    let (uid, gid) = claim.as_ref().map_or(own, |claim| (claim.uid, claim.gid));
     let level = Level::Namespaces { uid, gid };
-    Chosen { isolation: kinds::Isolation::Namespaces, level, why_not_stronger: None }
-}
-
-/// Uids that systemd leaves to short-lived services; nobody else uses them.
-const FREE_UIDS: std::ops::Range<u32> = 61_184..65_520;
-
-fn free_uid() -> u32 {
-    let count = FREE_UIDS.end - FREE_UIDS.start;
-    let start = std::process::id() % count;
-    let candidates = (0..count).map(|step| FREE_UIDS.start + (start + step) % count);
-    let mut free = candidates.filter(|uid| !in_use(*uid));
-    free.next().unwrap_or(FREE_UIDS.start)
-}
-
-fn in_use(uid: u32) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter_map(|entry| entry.metadata().ok()).any(|meta| meta.uid() == uid)
+    let isolation = kinds::Isolation::Namespaces;
+    Ok(Chosen { isolation, level, claim, variables: Vec::new(), why_not_stronger: None })
 }
 
 #[cfg(test)]
@@ -234,6 +266,12 @@ mod tests {
 
     #[test]
     fn a_user_that_does_not_exist_is_said() {
-        assert!(matches!(as_user("no-such-user-here"), Err(IsolationError::NoUser(_))));
+        assert!(matches!(as_user("no-such-user-here", Path::new("/")), Err(IsolationError::NoUser(_))));
+    }
+
+    #[test]
+    fn root_is_no_user_for_an_agent() {
+        let refused = as_user("root", Path::new("/"));
+        assert!(matches!(refused, Err(IsolationError::NoOwnUser { .. } | IsolationError::NotRoot(_))), "{refused:?}");
     }
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod claim;
 pub mod command;
 pub mod environment;
 pub mod isolation;

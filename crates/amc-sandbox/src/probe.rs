@@ -1,30 +1,60 @@
-//! The trusted side of the boundary probe: it repeats every attempt as a control, compares what the
-//! probe got with what is really there, and decides.
+//! The trusted side of the boundary probe: it says what is to be tried, repeats every attempt as a
+//! control, compares what the probe got with what is really there, and decides.
 
-use std::fs::File;
+mod judge;
+mod schedule;
+mod targets;
+
 use std::io::{self, BufRead as _, BufReader, Read as _};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use amc_core::digest::hex;
 use amc_core::kinds::{ProbeAttempt, ProbeOutcome, ProbeTarget};
 use serde::Deserialize;
 
 use crate::environment::Environment;
 use crate::isolation::{Chosen, Purpose, Start};
 
-/// Most lines of one probe.
-const LINES_MAX: usize = 16_384;
+pub use schedule::{EVERY, repeat};
+pub use targets::{Ask, Targets};
+
+/// Most lines of one probe: every candidate is one.
+const LINES_MAX: usize = 65_536;
 /// A line above this is no probe's.
 const LINE_BYTES_MAX: u64 = 16 * 1024;
+/// Most attempts of one event, and bytes of a subject: together they stay within an event's bound.
+const ATTEMPTS_MAX: usize = 448;
+const SUBJECT_BYTES_MAX: usize = 112;
 
 /// What the probe says; see `amc-sandbox-init`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Line {
-    Attempt { target: ProbeTarget, subject: String, got: Got, bytes: Option<String> },
+    Attempt(Attempt),
+    Descriptor(Descriptor),
     Candidate { place: String, text: String },
+    Done { candidates_cut: bool },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Attempt {
+    target: ProbeTarget,
+    subject: String,
+    got: Got,
+    bytes: Option<String>,
+    decoy: Option<Got>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Descriptor {
+    number: i32,
+    shown: String,
+    dev: u64,
+    ino: u64,
+    ends: Vec<PathBuf>,
+    process: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -33,6 +63,7 @@ enum Got {
     Reached,
     Denied,
     Absent,
+    Unclear,
 }
 
 /// A probe that could not be run.
@@ -47,6 +78,8 @@ pub struct Probed {
     pub attempts: Vec<ProbeAttempt>,
     /// Texts that could be secrets, each with its place; only the monitor can compare them.
     pub candidates: Vec<(String, String)>,
+    /// Whether there were more.
+    pub candidates_cut: bool,
 }
 
 /// Targets that every probe tries; one that is missing was not tried.
@@ -67,26 +100,25 @@ const TRIED: &[ProbeTarget] = &[
 ///
 /// # Errors
 /// [`ProbeError`] when it could not be started.
-pub fn run(
-    start: &Start,
-    chosen: &Chosen,
-    environment: &Environment,
-    trusted: &[(String, i32)],
-) -> Result<Probed, ProbeError> {
-    let mut command = start.command(chosen, Purpose::Probe, false, trusted);
+pub fn run(start: &Start, chosen: &Chosen, environment: &Environment, targets: &Targets) -> Result<Probed, ProbeError> {
+    let mut command = start.command(chosen, Purpose::Probe, false, targets);
     command.env_clear().envs(&environment.variables);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let lines = read_lines(&mut child);
     let status = child.wait()?;
+    let lines = lines.ok().filter(|_| status.success()).unwrap_or_default();
+    Ok(judged(lines, &judge::Judge::new(&start.home, targets)))
+}
+
+fn judged(lines: Vec<Line>, judge: &judge::Judge<'_>) -> Probed {
     let mut probed = Probed::default();
-    let whole = lines.is_ok() && status.success();
-    for line in lines.unwrap_or_default() {
+    let mut whole = false;
+    for line in lines {
         match line {
             Line::Candidate { place, text } => probed.candidates.push((place, text)),
-            Line::Attempt { target, subject, got, bytes } => {
-                let outcome = decide(&start.home, trusted, target, &subject, got, bytes.as_deref());
-                probed.attempts.push(ProbeAttempt { target, subject, outcome });
-            }
+            Line::Attempt(attempt) => probed.attempts.push(judge.attempt(attempt)),
+            Line::Descriptor(descriptor) => probed.attempts.push(judge.descriptor(&descriptor)),
+            Line::Done { candidates_cut } => (whole, probed.candidates_cut) = (true, candidates_cut),
         }
     }
     for target in TRIED {
@@ -95,7 +127,27 @@ pub fn run(
             probed.attempts.push(ProbeAttempt { target: *target, subject, outcome: ProbeOutcome::Inconclusive });
         }
     }
-    Ok(probed)
+    probed.attempts = bounded(probed.attempts);
+    probed
+}
+
+/// At most as many attempts as an event holds; what says something is kept first.
+pub fn bounded(mut attempts: Vec<ProbeAttempt>) -> Vec<ProbeAttempt> {
+    for attempt in &mut attempts {
+        let end = attempt.subject.floor_char_boundary(SUBJECT_BYTES_MAX);
+        attempt.subject.truncate(end);
+    }
+    if attempts.len() > ATTEMPTS_MAX {
+        let weight = |attempt: &ProbeAttempt| match attempt.outcome {
+            ProbeOutcome::Reached => 0,
+            ProbeOutcome::Inconclusive => 1,
+            ProbeOutcome::Denied => 2,
+            ProbeOutcome::Absent => 3,
+        };
+        attempts.sort_by_key(weight);
+        attempts.truncate(ATTEMPTS_MAX);
+    }
+    attempts
 }
 
 fn read_lines(child: &mut Child) -> io::Result<Vec<Line>> {
@@ -113,91 +165,5 @@ fn read_lines(child: &mut Child) -> io::Result<Vec<Line>> {
     }
 }
 
-/// What the control says of an attempt.
-enum Control {
-    /// The trusted side can do it; what it read, where it read.
-    Works(Option<String>),
-    /// There is nothing.
-    Absent,
-    /// It fails here too.
-    Fails,
-}
-
-fn decide(
-    home: &Path,
-    trusted: &[(String, i32)],
-    target: ProbeTarget,
-    subject: &str,
-    got: Got,
-    bytes: Option<&str>,
-) -> ProbeOutcome {
-    let control = control(home, trusted, target, subject);
-    match (got, control) {
-        // It read something: is it what is really there?
-        (Got::Reached, Control::Works(Some(real))) => {
-            if bytes == Some(real.as_str()) {
-                ProbeOutcome::Reached
-            } else {
-                ProbeOutcome::Inconclusive
-            }
-        }
-        (Got::Reached, _) => ProbeOutcome::Reached,
-        (Got::Denied | Got::Absent, Control::Works(_)) => ProbeOutcome::Denied,
-        (Got::Denied | Got::Absent, Control::Absent) => ProbeOutcome::Absent,
-        (Got::Denied | Got::Absent, Control::Fails) => ProbeOutcome::Inconclusive,
-    }
-}
-
-fn control(home: &Path, trusted: &[(String, i32)], target: ProbeTarget, subject: &str) -> Control {
-    match target {
-        ProbeTarget::Vault | ProbeTarget::HomeRead => file_control(home, subject, "read "),
-        ProbeTarget::LogWrite | ProbeTarget::HomeWrite => {
-            // A directory or file of the home that the trusted side can write.
-            let name = ["write ", "create in "].iter().find_map(|prefix| subject.strip_prefix(prefix));
-            let path =
-                name.map_or_else(|| home.to_owned(), |name| home.join(if name == "the home" { "" } else { name }));
-            match rustix::fs::access(&path, rustix::fs::Access::WRITE_OK) {
-                Ok(()) => Control::Works(None),
-                Err(rustix::io::Errno::NOENT) => Control::Absent,
-                Err(_) => Control::Fails,
-            }
-        }
-        ProbeTarget::SigningSocket => connect(&home.join(subject.strip_prefix("connect to ").unwrap_or_default())),
-        ProbeTarget::ContainerEngine | ProbeTarget::SessionBus => {
-            connect(Path::new(subject.strip_prefix("connect to ").unwrap_or_default()))
-        }
-        ProbeTarget::TrustedProcess => {
-            let named = trusted.iter().find(|(name, _)| subject.contains(name.as_str()));
-            let pid = named.and_then(|(_, pid)| rustix::process::Pid::from_raw(*pid));
-            match pid.map(rustix::process::test_kill_process) {
-                Some(Ok(())) => Control::Works(None),
-                Some(Err(rustix::io::Errno::SRCH)) | None => Control::Absent,
-                Some(Err(_)) => Control::Fails,
-            }
-        }
-        // Nothing on the trusted side compares: what was refused was refused.
-        ProbeTarget::Descriptor | ProbeTarget::Privilege | ProbeTarget::Passphrase | ProbeTarget::ProviderKey => {
-            Control::Works(None)
-        }
-    }
-}
-
-fn file_control(home: &Path, subject: &str, prefix: &str) -> Control {
-    let path = home.join(subject.strip_prefix(prefix).unwrap_or_default());
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(64).read_to_end(&mut bytes)) {
-        Ok(_) => Control::Works(Some(hex(&bytes))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Control::Absent,
-        Err(_) => Control::Fails,
-    }
-}
-
-fn connect(path: &Path) -> Control {
-    match UnixStream::connect(path) {
-        Ok(_) => Control::Works(None),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            Control::Absent
-        }
-        Err(_) => Control::Fails,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::environment::Environment;
 use crate::isolation::{Chosen, Purpose, Start};
+use crate::probe::Targets;
 use crate::recorder::{Recorder, Tap};
 use crate::terminal;
 
@@ -122,7 +123,7 @@ impl Running {
 }
 
 fn command(launch: &Launch, on_terminal: bool) -> Command {
-    let mut command = launch.start.command(&launch.chosen, Purpose::Agent, on_terminal, &[]);
+    let mut command = launch.start.command(&launch.chosen, Purpose::Agent, on_terminal, &Targets::default());
     command.env_clear().envs(&launch.environment.variables);
     command
 }

@@ -51,6 +51,8 @@ pub struct Recorder {
 enum Item {
     Piece(Stream, Vec<u8>),
     Event(Box<ProcessFields>),
+    /// What comes after this is too late: something that the agent left behind may hold its streams.
+    End,
 }
 
 /// A sender for one thread.
@@ -95,7 +97,8 @@ impl Recorder {
     /// # Panics
     /// When the recording thread panicked, which is a mistake of ours.
     pub fn finish(mut self) -> (MonitorClient, Result<u64, RecorderError>) {
-        drop(self.queue.take());
+        // A worker that has stopped already needs no end.
+        let _ = self.queue.take().expect("finish is called once").send(Item::End);
         self.worker.take().expect("finish is called once").join().expect("the recorder does not panic")
     }
 }
@@ -125,7 +128,7 @@ impl Worker {
                     self.events += 1;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Item::End) | Err(RecvTimeoutError::Disconnected) => break,
             }
             for stream in self.due() {
                 self.record(stream, false)?;

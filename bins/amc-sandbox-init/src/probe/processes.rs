@@ -1,4 +1,5 @@
-//! Trusted processes: signals, tracing, memory and descriptors.
+//! Trusted processes: signals, tracing, memory and descriptors. Each way is tried on a decoy of this
+//! very user too, so that a refusal says something about the process and not about the way.
 
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
@@ -12,7 +13,8 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::{Got, Out};
+use super::{Attempt, Got, Line, Out};
+use crate::plan::{Isolation, Plan};
 
 /// A way to get at a process.
 type Way = (&'static str, fn(Pid) -> Result<(), Errno>);
@@ -20,22 +22,26 @@ type Way = (&'static str, fn(Pid) -> Result<(), Errno>);
 const WAYS: &[Way] = &[
     ("signal", |pid| kill(pid, None)),
     ("trace", |pid| ptrace::seize(pid, ptrace::Options::empty())),
-    ("open the memory of", open_memory),
+    ("open the memory of", |pid| open_proc(pid, "mem")),
     ("read the memory of", read_memory),
     ("take a descriptor of", take_descriptor),
     ("read the environment of", |pid| open_proc(pid, "environ")),
+    ("list the descriptors of", list_descriptors),
 ];
 
-pub(super) fn try_all(out: &mut Out, trusted: &[(String, i32)]) -> io::Result<()> {
+pub(super) fn try_all(out: &mut Out, plan: &Plan) -> io::Result<()> {
     let mut decoy = Decoy::start();
-    for (name, number) in trusted {
+    // Numbers of another pid namespace mean other processes here.
+    let own_numbers = matches!(plan.isolation, Isolation::Namespaces { .. });
+    for (name, number) in &plan.targets.trusted {
         let pid = Pid::from_raw(*number);
         for (way, attempt) in WAYS {
-            let got = if is(pid, name) { tried(*attempt, pid) } else { Got::Denied };
-            // A way that is closed even towards a child of our own is closed altogether.
-            let general = decoy.as_ref().is_some_and(|decoy| tried(*attempt, decoy.pid()) == Got::Denied);
-            let note = if general && got == Got::Denied { " (closed towards a child of its own too)" } else { "" };
-            out.attempt(ProbeTarget::TrustedProcess, format!("{way} {name}{note}"), got)?;
+            let there = !own_numbers || is(pid, name);
+            let got = if there { tried(*attempt, pid) } else { Got::Denied };
+            let decoy = decoy.as_ref().map(|decoy| tried(*attempt, decoy.pid()));
+            let subject = format!("{way} {name}");
+            let attempt = Attempt { target: ProbeTarget::TrustedProcess, subject, got, bytes: None, decoy };
+            out.line(&Line::Attempt(attempt))?;
         }
     }
     if let Some(decoy) = &mut decoy {
@@ -44,7 +50,7 @@ pub(super) fn try_all(out: &mut Out, trusted: &[(String, i32)]) -> io::Result<()
     Ok(())
 }
 
-/// Whether that process is visible here under its name: another namespace has other numbers.
+/// Whether that process is visible here under its name.
 fn is(pid: Pid, name: &str) -> bool {
     let shown = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     // The kernel keeps 15 bytes of a name.
@@ -59,13 +65,16 @@ fn tried(attempt: fn(Pid) -> Result<(), Errno>, pid: Pid) -> Got {
     }
 }
 
-fn open_proc(pid: Pid, file: &str) -> Result<(), Errno> {
-    let opened = File::open(format!("/proc/{pid}/{file}"));
-    opened.map(drop).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))
+fn of_errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
-fn open_memory(pid: Pid) -> Result<(), Errno> {
-    open_proc(pid, "mem")
+fn open_proc(pid: Pid, file: &str) -> Result<(), Errno> {
+    File::open(format!("/proc/{pid}/{file}")).map(drop).map_err(|error| of_errno(&error))
+}
+
+fn list_descriptors(pid: Pid) -> Result<(), Errno> {
+    fs::read_dir(format!("/proc/{pid}/fd")).map(drop).map_err(|error| of_errno(&error))
 }
 
 fn read_memory(pid: Pid) -> Result<(), Errno> {
@@ -81,13 +90,13 @@ fn take_descriptor(pid: Pid) -> Result<(), Errno> {
     pidfd_getfd(&pidfd, 0, PidfdGetfdFlags::empty()).map(drop).map_err(translate)
 }
 
-/// A process of the agent's own, to see whether a way works at all.
+/// A process of the agent's own user that lets itself be traced.
 struct Decoy(Child);
 
 impl Decoy {
     fn start() -> Option<Self> {
-        let mut sleep = Command::new("sleep");
-        sleep.arg("60").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok().map(Decoy)
+        let mut decoy = Command::new("/proc/self/exe");
+        decoy.arg("decoy").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok().map(Decoy)
     }
 
     fn pid(&self) -> Pid {
