@@ -92,6 +92,17 @@ pub(crate) enum Verb {
     Trust {
         #[command(subcommand)]
         verb: TrustVerb,
+    /// Issue a certificate for a run that passes a gate policy.
+    #[command(disable_help_flag = true)]
+    Certify {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Certificates.
+    Cert {
+        #[command(subcommand)]
+        verb: CertVerb,
+    },
     },
     /// Signed configuration.
     Config {
@@ -260,12 +271,85 @@ pub(crate) struct GatePlan {
     /// The bundle.
     #[arg(long, value_name = "FILE")]
     pub(crate) bundle: PathBuf,
+        /// Each log's newest cosignature may be this old: a number and s, m, h, d or w.
+        #[arg(long, value_name = "AGE", value_parser = amc_workspace::duration::seconds)]
+        max_age: Option<u64>,
     /// The policy, with its signature beside it in FILE.sig.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: PathBuf,
     /// A verifier key under which the policy may be signed, instead of the pinned auditor's.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy_key: Option<PathBuf>,
+    /// What changed between two bundles that verify: levels, status, findings, window.
+    Diff {
+        /// The earlier one.
+        from: PathBuf,
+        /// The later one.
+        to: PathBuf,
+        /// The trust policy that pins their issuers.
+        #[arg(long, value_name = "FILE")]
+        trust: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CertVerb {
+    /// Verify a certificate offline: the bundle in it, its policy, its time, revocations.
+    Verify(CertVerifyPlan),
+    /// Show what a certificate says, without believing it; or, once it verified, as a page or a badge.
+    Inspect(CertInspectPlan),
+    /// Record that a certificate counts no longer, and write the signed file that says so.
+    #[command(disable_help_flag = true)]
+    Revoke {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+}
+
+/// What `cert verify` looks at.
+#[derive(Args)]
+pub(crate) struct CertVerifyPlan {
+    /// The certificate.
+    pub(crate) file: PathBuf,
+    /// The trust policy that pins the issuer.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
+    /// A revocation, or a directory of them.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) revocations: Option<PathBuf>,
+    /// Each log's newest cosignature may be this old: a number and s, m, h, d or w.
+    #[arg(long, value_name = "AGE", value_parser = amc_workspace::duration::seconds)]
+    pub(crate) max_age: Option<u64>,
+}
+
+/// What `cert inspect` shows.
+#[derive(Args)]
+pub(crate) struct CertInspectPlan {
+    /// The certificate.
+    pub(crate) file: PathBuf,
+    /// As what; a page and a badge are made of a certificate that verifies, and of no other.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: CertFormat,
+    /// A page or badge into this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The trust policy that pins the issuer.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
+    /// A revocation, or a directory of them.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) revocations: Option<PathBuf>,
+}
+
+/// How a certificate is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CertFormat {
+    /// What it says, unverified.
+    Text,
+    /// One page, ready for print.
+    Html,
+    /// A small SVG.
+    Badge,
     /// The policy's SHA-256, to refuse any other version.
     #[arg(long, value_name = "HEX")]
     pub(crate) policy_digest: Option<Digest>,
@@ -286,6 +370,15 @@ pub(crate) enum LedgerVerb {
     Show {
         /// Its index.
         index: u64,
+    /// Also write the rules as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Also write the rules and findings as SARIF 2.1.0.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sarif: Option<PathBuf>,
+    /// Also have this home's auditor sign the verdict, as a SLSA verification summary in a DSSE envelope.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attest: Option<PathBuf>,
         /// Which log.
         #[arg(long, value_enum, default_value = "evidence")]
         log: WhichLog,
@@ -330,16 +423,15 @@ pub(crate) enum LedgerVerb {
 
 #[derive(Subcommand)]
 pub(crate) enum ReceiptVerb {
-    /// Verify a receipt under the pinned monitor's key; with a workspace's log, its position too.
-    Verify {
-        /// The receipt, or a file that holds it.
-        receipt: String,
-        /// The body that it should be for.
+    /// Verify a receipt under the pinned monitor's key; with a proof, a bundle or the log, its position too.
+    Verify(ReceiptVerifyPlan),
+    /// Write a proof that a receipt's event stands in the log, for anybody to check.
+    Prove {
+        /// The receipt's id (rcpt-…), its event_hash, or the receipt itself.
+        id: String,
+        /// The .tlog-proof to write.
         #[arg(long, value_name = "FILE")]
-        body: Option<PathBuf>,
-        /// The trust policy that pins the monitor.
-        #[arg(long, value_name = "FILE")]
-        trust: Option<PathBuf>,
+        out: PathBuf,
     },
 }
 
@@ -369,6 +461,28 @@ pub(crate) enum WitnessVerb {
         #[arg(long, value_enum, default_value = "all")]
         log: WhichLogs,
     },
+/// What `receipt verify` holds a receipt against.
+#[derive(Args)]
+pub(crate) struct ReceiptVerifyPlan {
+    /// The receipt, or a file that holds it.
+    pub(crate) receipt: String,
+    /// The body that it should be for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) body: Option<PathBuf>,
+    /// A .tlog-proof of its event.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bundle", "log"])]
+    pub(crate) proof: Option<PathBuf>,
+    /// A bundle that carries its event.
+    #[arg(long, value_name = "FILE", conflicts_with = "log")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// The evidence log, where it is not in this home.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log: Option<PathBuf>,
+    /// The trust policy that pins the monitor.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
+}
+
 }
 
 #[derive(Subcommand)]

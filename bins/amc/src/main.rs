@@ -6,7 +6,9 @@
 
 mod boundary;
 mod bundles;
+mod certs;
 mod cli;
+mod gate;
 mod gateway;
 mod ledger;
 mod receipts;
@@ -25,8 +27,7 @@ use amc_workspace::{Opening, call};
 use clap::CommandFactory as _;
 
 use cli::{
-    BundleVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, VaultVerb, Verb, WhichLog,
-    WitnessVerb,
+    BundleVerb, CertVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, Verb, WhichLog, WitnessVerb,
 };
 
 fn main() -> ExitCode {
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
         }
         Verb::Config { verb: ConfigVerb::Sign { .. } } => return signers::become_auditor("config sign", common.json),
         Verb::Gateway { verb: GatewayVerb::Init { .. } } => {
+        Verb::Certify { .. } => return signers::become_auditor("certify", common.json),
+        Verb::Cert { verb: CertVerb::Revoke { .. } } => return signers::become_auditor("cert revoke", common.json),
             return signers::become_auditor("gateway init", common.json);
         }
         Verb::Vault { verb: VaultVerb::Secret { .. } } => return signers::become_monitor("vault secret", common.json),
@@ -61,20 +64,26 @@ fn main() -> ExitCode {
         Verb::Report(plan) => ("report", runs::report(&opening, &plan)),
         Verb::Explain { run, question } => ("explain", runs::explain(&opening, &run, question.as_deref())),
         Verb::History { agent } => ("history", runs::history(&opening, &agent)),
-        Verb::Bundle { verb: BundleVerb::Verify { file, trust } } => {
-            ("bundle verify", bundles::verify(&opening, &file, trust.as_deref()))
+        Verb::Bundle { verb: BundleVerb::Verify { file, trust, max_age } } => {
+            ("bundle verify", bundles::verify(&opening, &file, trust.as_deref(), max_age))
         }
         Verb::Bundle { verb: BundleVerb::Inspect { file } } => ("bundle inspect", bundles::inspect(&file)),
-        Verb::Gate(plan) => ("gate", bundles::gate(&opening, &plan)),
+        Verb::Gate(plan) => ("gate", gate::gate(&opening, &plan)),
         Verb::Ledger { verb: LedgerVerb::Reindex { log: WhichLog::Evidence } } => {
             return signers::become_monitor("ledger reindex", common.json);
         }
         Verb::Ledger { verb: LedgerVerb::Reindex { log: WhichLog::Audit } } => {
             return signers::become_auditor("ledger reindex", common.json);
         }
+        Verb::Bundle { verb: BundleVerb::Diff { from, to, trust } } => {
+            ("bundle diff", certs::diff(&opening, &from, &to, trust.as_deref()))
+        }
+        Verb::Cert { verb: CertVerb::Verify(plan) } => ("cert verify", certs::verify(&opening, &plan)),
+        Verb::Cert { verb: CertVerb::Inspect(plan) } => ("cert inspect", certs::inspect(&opening, &plan)),
         Verb::Ledger { verb } => run_ledger(&opening, verb),
-        Verb::Receipt { verb: ReceiptVerb::Verify { receipt, body, trust } } => {
-            ("receipt verify", receipts::verify(&opening, &receipt, body.as_deref(), trust.as_deref()))
+        Verb::Receipt { verb: ReceiptVerb::Verify(plan) } => ("receipt verify", receipts::verify(&opening, &plan)),
+        Verb::Receipt { verb: ReceiptVerb::Prove { id, out } } => {
+            ("receipt prove", receipts::prove(&opening, &id, &out))
         }
         Verb::Trust { verb: TrustVerb::Show } => ("trust show", trust::show(&opening)),
         Verb::Trust { verb: TrustVerb::Export { out } } => ("trust export", trust::export(&opening, out.as_deref())),

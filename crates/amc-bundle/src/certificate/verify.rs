@@ -83,6 +83,12 @@ impl CertificateVerdict {
         self.findings.iter().find(|finding| finding.is_error())
     }
 
+    /// Takes the certificate's good standing away, for a reason that is not in the file.
+    pub fn refuse(&mut self, finding: Finding) {
+        self.certificate = self.certificate.take().filter(|_| !finding.is_error());
+        self.findings.push(finding);
+    }
+
     /// What scripts lean on; of a certificate that did not verify only the issuer.
     pub fn data(&self) -> CertificateData {
         let good = self.certificate();
