@@ -58,11 +58,14 @@ pub(crate) fn gateway_init(
 /// A known provider keeps its dialect; a new one has OpenAI's unless its name says Anthropic.
 fn add(providers: &mut BTreeMap<String, Provider>, name: &str, base_url: &str) {
     let guessed = if name.contains("anthropic") { Dialect::Anthropic } else { Dialect::Openai };
-    let dialect = providers.get(name).map_or(guessed, |known| known.dialect);
-    providers.insert(name.to_owned(), Provider { dialect, base_url: base_url.trim_end_matches('/').to_owned() });
+    let known = providers.get(name);
+    let (dialect, key_header) = known.map_or((guessed, None), |known| (known.dialect, known.key_header));
+    let base_url = base_url.trim_end_matches('/').to_owned();
+    providers.insert(name.to_owned(), Provider { dialect, base_url, key_header });
 }
 
-fn close(unlocked: Unlocked) -> Result<(), Failure> {
+/// Closes the log, and has the monitor cosign it where that is possible now.
+pub(crate) fn close(unlocked: Unlocked) -> Result<(), Failure> {
     let Unlocked { writer, home, passphrase, .. } = unlocked;
     writer.close().map_err(Failure::unable)?;
     // Cosigned later when the monitor cannot be had now; a run and an export ask for it again.

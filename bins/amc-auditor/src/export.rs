@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
+use amc_bundle::sigstore::sigstore_bundle;
 use amc_bundle::{ExportInput, ExportSummary, LogPart, Payloads, SignedBytes, export as write_bundle};
 use amc_core::kinds::Fields;
 use amc_core::{AgentId, Digest, RunId, limits};
@@ -40,15 +41,42 @@ pub(crate) struct Plan {
     /// Leave the payloads out; no score changes.
     #[arg(long)]
     without_payloads: bool,
+    /// Also write the signed manifest as a Sigstore bundle (v0.3), for tools that read those.
+    #[arg(long, value_name = "FILE")]
+    sigstore: Option<PathBuf>,
     /// The evidence log, where it is not in this home.
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
 }
 
+/// A run to be written, and how.
+pub(crate) struct Wanted<'a> {
+    pub(crate) agent: &'a AgentId,
+    pub(crate) run: &'a RunId,
+    pub(crate) out: &'a Path,
+    pub(crate) payloads: Payloads,
+    /// The evidence log, where it is not in this home.
+    pub(crate) evidence: Option<&'a Path>,
+}
+
 pub(crate) fn export(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     let unlocked = unlock(opening)?;
-    let stored = StoredRun::read(&unlocked, plan)?;
-    let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
+    let payloads = if plan.without_payloads { Payloads::Withheld } else { Payloads::Included };
+    let (agent, run, out) = (&plan.agent, &plan.run, plan.out.as_path());
+    let wanted = Wanted { agent, run, out, payloads, evidence: plan.evidence.as_deref() };
+    let (report, summary) = export_run(&unlocked, &wanted)?;
+    if let Some(path) = &plan.sigstore {
+        let wrapped = sigstore_bundle(summary.manifest.as_bytes()).map_err(Failure::bad)?;
+        home::write_atomic(path, wrapped.as_bytes()).map_err(Failure::wrong)?;
+    }
+    unlocked.writer.close().map_err(Failure::unable)?;
+    Ok(answer(plan, &report, &summary))
+}
+
+/// Writes a run's bundle; the auditor stays open.
+pub(crate) fn export_run(unlocked: &Unlocked, plan: &Wanted<'_>) -> Result<(Report, ExportSummary), Failure> {
+    let stored = StoredRun::read(unlocked, plan)?;
+    let evidence_dir = unlocked.evidence_dir(plan.evidence);
     let BothLogs { mut evidence, audit, .. } = unlocked.verified_logs(&evidence_dir)?;
     let evidence_note = audit
         .newest_cosigned(|head| *head == stored.report.evidence)
@@ -61,19 +89,34 @@ pub(crate) fn export(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> 
             covering(&evidence, &audit, &stored)?.ok_or_else(|| not_cosigned(ask.err()))?
         }
     };
-    let summary = write(&unlocked, plan, &stored, (&evidence, &evidence_note), (&audit, &audit_note))?;
-    unlocked.writer.close().map_err(Failure::unable)?;
-    Ok(answer(plan, &stored.report, &summary))
+    let summary = write(unlocked, plan, &stored, (&evidence, &evidence_note), (&audit, &audit_note))?;
+    Ok((stored.report, summary))
 }
 
 struct StoredRun {
     report: Report,
     seal: Envelope,
+    claims: Option<Vec<u8>>,
+    target: Option<StoredFile>,
+    bank: StoredFile,
+}
+
+/// A signed file as the run had it.
+struct StoredFile {
+    path: String,
+    bytes: Vec<u8>,
+    signature: Option<Vec<u8>>,
+}
+
+impl StoredFile {
+    fn signed(&self) -> SignedBytes<'_> {
+        SignedBytes { path: &self.path, bytes: &self.bytes, signature: self.signature.as_deref() }
+    }
 }
 
 impl StoredRun {
-    fn read(unlocked: &Unlocked, plan: &Plan) -> Result<Self, Failure> {
-        let dir = unlocked.home.run(&plan.run);
+    fn read(unlocked: &Unlocked, plan: &Wanted<'_>) -> Result<Self, Failure> {
+        let dir = unlocked.home.run(plan.run);
         if !dir.is_dir() {
             let finding = amc_core::Finding::error(
                 amc_core::FindingCode::RunMissing,
@@ -87,14 +130,29 @@ impl StoredRun {
         let report: Report = serde_json::from_slice(&bytes)
             .map_err(|error| Failure::wrong(format!("{}: {error}", dir.join("report.json").display())))?;
         let seal = read("seal.dsse.json")?;
-        amc_bundle::seal::verify_seal(&seal, &report, &[unlocked.public_key()]).map_err(Failure::bad)?;
+        let keys = unlocked.home.auditor_keys(&unlocked.policy).map_err(Failure::wrong)?;
+        amc_bundle::seal::verify_seal(&seal, &report, &keys).map_err(Failure::bad)?;
         if report.to_bytes() != bytes {
             return Err(Failure::bad("report.json is not spelt as it was sealed"));
         }
-        if report.agent != plan.agent {
+        if report.agent != *plan.agent {
             return Err(Failure::wrong(format!("{} is a run of {}, not of {}", plan.run, report.agent, plan.agent)));
         }
-        Ok(StoredRun { seal: Envelope::parse(&seal).map_err(Failure::bad)?, report })
+        let given = |name: &str| dir.join(name).is_file().then(|| read(name)).transpose();
+        let bank = StoredFile {
+            path: "bank.toml".to_owned(),
+            bytes: read("bank.toml")?,
+            signature: given("bank.toml.sig")?,
+        };
+        let target = match (&report.target, given("target.json")?) {
+            (Some(target), Some(bytes)) => {
+                let path = format!("agents/{}/targets/{}.json", report.agent, target.id);
+                Some(StoredFile { path, bytes, signature: given("target.json.sig")? })
+            }
+            _ => None,
+        };
+        let claims = given("claims.json")?;
+        Ok(StoredRun { seal: Envelope::parse(&seal).map_err(Failure::bad)?, report, claims, target, bank })
     }
 }
 
@@ -119,22 +177,21 @@ fn not_cosigned(why: Option<String>) -> Failure {
 
 fn write(
     unlocked: &Unlocked,
-    plan: &Plan,
+    plan: &Wanted<'_>,
     stored: &StoredRun,
     (evidence, evidence_note): (&VerifiedLog, &Note),
     (audit, audit_note): (&VerifiedLog, &Note),
 ) -> Result<ExportSummary, Failure> {
-    let keys = [unlocked.public_key()];
+    let keys = unlocked.home.auditor_keys(&unlocked.policy).map_err(Failure::wrong)?;
     let load = |path: &str| {
         let signature = fs::read(unlocked.home.file(&format!("{path}.sig"))).ok();
         SignedFile::load(&unlocked.home, path, None, &keys).map(|file| (file, signature)).map_err(Failure::wrong)
     };
-    let files = [load("amc.yaml")?, load("gateway.yaml")?, load("bank.toml")?];
-    let signed: Vec<SignedBytes<'_>> = files
+    let files = [load("amc.yaml")?, load("gateway.yaml")?];
+    let configs: Vec<SignedBytes<'_>> = files
         .iter()
         .map(|(file, signature)| SignedBytes { path: &file.path, bytes: &file.bytes, signature: signature.as_deref() })
         .collect();
-    let [configs @ .., bank] = signed.as_slice() else { unreachable!("three files were read") };
     let policy = home::read_bounded(&unlocked.home.trust_policy_path(), limits::POLICY_BYTES_MAX);
     let input = ExportInput {
         report: &stored.report,
@@ -149,19 +206,19 @@ fn write(
             checkpoint: audit_note,
             tree: &audit.reader.tree().map_err(Failure::unable)?,
         },
-        bank: *bank,
-        configs,
-        claims: None,
-        target: None,
+        bank: stored.bank.signed(),
+        configs: &configs,
+        claims: stored.claims.as_deref(),
+        target: stored.target.as_ref().map(StoredFile::signed),
         trust_policy: &policy.map_err(Failure::wrong)?,
-        payloads: if plan.without_payloads { Payloads::Withheld } else { Payloads::Included },
+        payloads: plan.payloads,
     };
     let places = payload_places(&evidence.reader, stored.report.evidence.size)?;
     let mut payload = |digest: &Digest| -> io::Result<Option<Vec<u8>>> {
         let Some((reference, location)) = places.get(digest) else { return Ok(None) };
         evidence.reader.payload(reference, *location).map_err(io::Error::other)
     };
-    into_place(&plan.out, |out, spool| {
+    into_place(plan.out, |out, spool| {
         write_bundle(&input, &mut payload, &unlocked.envelopes, spool, out).map_err(Failure::bad)
     })
 }
@@ -183,7 +240,7 @@ fn payload_places(reader: &LogReader, size: u64) -> Result<Places, Failure> {
 }
 
 /// Writes beside the final name and renames: a bundle is there whole or not at all.
-fn into_place<T>(
+pub(crate) fn into_place<T>(
     out: &Path,
     write: impl FnOnce(&mut BufWriter<File>, &mut File) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -215,7 +272,7 @@ fn answer(plan: &Plan, report: &Report, summary: &ExportSummary) -> Answer {
     let data = json!({
         "run_id": report.run_id, "agent_id": report.agent, "out": plan.out, "bytes": summary.bytes,
         "events": summary.evidence_events, "audit_events": summary.audit_events,
-        "payloads": summary.payloads, "payloads_absent": summary.payloads_absent,
+        "payloads": summary.payloads, "payloads_absent": summary.payloads_absent, "sigstore": plan.sigstore,
     });
     let text = format!(
         "Wrote {} ({} bytes): {} evidence events, {} audit events, {} payloads\n",

@@ -13,12 +13,12 @@ use amc_crypto::signer::StatementSigner as _;
 use amc_crypto::{Checkpoint, Note};
 use amc_evidence::{Draft, VerifiedEvent};
 use amc_scoring::{Bank, Claims, Report, ScoreInput, Status, render, score};
-use amc_workspace::home;
+use amc_workspace::home::{self, Home};
 use amc_workspace::{Answer, Failure, Opening, SignedFile};
 use clap::Args;
 
 use crate::logs::BothLogs;
-use crate::monitor;
+use crate::{monitor, targets};
 use crate::unlock::{Unlocked, unlock};
 
 /// What is to be scored.
@@ -36,6 +36,9 @@ pub(crate) struct Plan {
     /// Claimed levels.
     #[arg(long, value_name = "FILE")]
     claims: Option<PathBuf>,
+    /// The target profile to measure against.
+    #[arg(long, value_name = "ID")]
+    target: Option<String>,
     /// The evidence log, where it is not in this home.
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
@@ -46,8 +49,9 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     let claims_bytes = plan.claims.as_deref().map(|path| home::read_bounded(path, limits::CONFIG_BYTES_MAX));
     let claims_bytes = claims_bytes.transpose().map_err(Failure::wrong)?;
     let unlocked = unlock(opening)?;
-    let bank = bank_in_force(&unlocked)?;
-    let claims = claims_bytes.map(|bytes| Claims::parse(&bytes, &bank)).transpose().map_err(Failure::wrong)?;
+    let (bank, bank_file) = bank_in_force(&unlocked)?;
+    let claims = claims_bytes.as_deref().map(|bytes| Claims::parse(bytes, &bank)).transpose().map_err(Failure::wrong)?;
+    let target = plan.target.as_deref().map(|id| targets::in_force(&unlocked, &plan.agent, id, &bank)).transpose()?;
 
     // The slice of the evidence is what the auditor has just cosigned; of its own log, what precedes the run.
     let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
@@ -69,9 +73,11 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
         as_of_ns: as_of_ns.unwrap_or_else(|| unlocked.clock.now().wall_ns),
         window_s: plan.window,
         claims: claims.as_ref(),
-        target: None,
+        target: target.as_ref().map(|target| &target.target),
     });
-    let dir = seal_and_store(&unlocked, &report)?;
+    let target = target.as_ref().map(|target| &target.file);
+    let inputs = Inputs { claims: claims_bytes.as_deref(), target, bank: &bank_file };
+    let dir = seal_and_store(&unlocked, &report, &inputs)?;
     record(&unlocked, &report)?;
     let Unlocked { writer, home, passphrase, .. } = unlocked;
     writer.close().map_err(Failure::unable)?;
@@ -100,12 +106,14 @@ fn never_recorded(agent: &AgentId, evidence: &[VerifiedEvent]) -> Failure {
 }
 
 /// The bank in force: this home's, if the auditor signed it.
-fn bank_in_force(unlocked: &Unlocked) -> Result<Bank, Failure> {
-    let file = SignedFile::load(&unlocked.home, "bank.toml", None, &[unlocked.public_key()]).map_err(Failure::wrong)?;
+pub(crate) fn bank_in_force(unlocked: &Unlocked) -> Result<(Bank, SignedFile), Failure> {
+    let keys = unlocked.home.auditor_keys(&unlocked.policy).map_err(Failure::wrong)?;
+    let file = SignedFile::load(&unlocked.home, "bank.toml", None, &keys).map_err(Failure::wrong)?;
     if let Some(finding) = file.finding {
         return Err(Failure::bad("the question bank is not signed, so nothing is scored by it").with(finding));
     }
-    Bank::parse(&file.bytes).map_err(Failure::wrong)
+    let bank = Bank::parse(&file.bytes).map_err(Failure::wrong)?;
+    Ok((bank, file))
 }
 
 fn head_of(note: &Note) -> Result<LogHead, Failure> {
@@ -113,8 +121,30 @@ fn head_of(note: &Note) -> Result<LogHead, Failure> {
     Ok(LogHead { origin, size, root })
 }
 
+/// What a run was given, kept beside its report: without it nobody could recompute the score.
+struct Inputs<'a> {
+    claims: Option<&'a [u8]>,
+    target: Option<&'a SignedFile>,
+    bank: &'a SignedFile,
+}
+
+impl Inputs<'_> {
+    fn files(&self, home: &Home) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
+        let signature = |file: &SignedFile| {
+            home::read_bounded(&home.file(&format!("{}.sig", file.path)), limits::ENVELOPE_BYTES_MAX)
+                .map_err(Failure::unable)
+        };
+        let mut files = vec![("bank.toml", self.bank.bytes.clone()), ("bank.toml.sig", signature(self.bank)?)];
+        if let Some(target) = self.target {
+            files.extend([("target.json", target.bytes.clone()), ("target.json.sig", signature(target)?)]);
+        }
+        files.extend(self.claims.map(|bytes| ("claims.json", bytes.to_vec())));
+        Ok(files)
+    }
+}
+
 /// Writes the run's directory whole or not at all.
-fn seal_and_store(unlocked: &Unlocked, report: &Report) -> Result<PathBuf, Failure> {
+fn seal_and_store(unlocked: &Unlocked, report: &Report, inputs: &Inputs<'_>) -> Result<PathBuf, Failure> {
     let seal = unlocked.envelopes.sign_statement(&seal_statement(report)).map_err(Failure::unable)?;
     let dir = unlocked.home.run(&report.run_id);
     let staging = dir.with_extension("tmp");
@@ -125,7 +155,7 @@ fn seal_and_store(unlocked: &Unlocked, report: &Report) -> Result<PathBuf, Failu
         ("report.html", render::html(report).into_bytes()),
         ("seal.dsse.json", seal.to_json().into_bytes()),
     ];
-    for (name, bytes) in files {
+    for (name, bytes) in files.into_iter().chain(inputs.files(&unlocked.home)?) {
         home::write_atomic(&staging.join(name), &bytes).map_err(Failure::unable)?;
     }
     let describe = |error| Failure::unable(format!("cannot put {} in place: {error}", dir.display()));

@@ -103,11 +103,26 @@ impl Target {
                 raw.bank, raw.bank_version, bank.id, bank.version
             )));
         }
-        if raw.id.is_empty() || raw.id.len() > 64 {
-            return Err(TargetError::Content("needs an id of 1 to 64 bytes".into()));
+        if !Target::is_id(&raw.id) {
+            return Err(TargetError::Content(format!("has the id {:?}; it is 1 to 64 of a-z, 0-9, _ and -", raw.id)));
         }
         check(raw.version, &raw.levels, bank).map_err(TargetError::Content)?;
         Ok(Target { id: raw.id, sha256: amc_crypto::sha256(bytes), levels: raw.levels })
+    }
+
+    /// The agent that a target file names, so that it can be read for that agent.
+    ///
+    /// # Errors
+    /// [`TargetError`] when it is no target.
+    pub fn agent_of(bytes: &[u8]) -> Result<AgentId, TargetError> {
+        bounded(bytes).map_err(TargetError::Content)?;
+        serde_json::from_slice::<RawTarget>(bytes).map(|raw| raw.agent).map_err(TargetError::Json)
+    }
+
+    /// Whether a target may have this id, which is also its file's name.
+    pub fn is_id(id: &str) -> bool {
+        (1..=64).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
     }
 }
 
