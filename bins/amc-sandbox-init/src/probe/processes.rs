@@ -31,16 +31,18 @@ const WAYS: &[Way] = &[
 
 pub(super) fn try_all(out: &mut Out, plan: &Plan) -> io::Result<()> {
     let mut decoy = Decoy::start();
+    // Once: what is traced already cannot be traced again.
+    let on_decoy: Vec<Option<Got>> =
+        WAYS.iter().map(|(_, attempt)| decoy.as_ref().map(|decoy| tried(*attempt, decoy.pid()))).collect();
     // Numbers of another pid namespace mean other processes here.
     let own_numbers = matches!(plan.isolation, Isolation::Namespaces { .. });
     for (name, number) in &plan.targets.trusted {
         let pid = Pid::from_raw(*number);
-        for (way, attempt) in WAYS {
+        for ((way, attempt), decoy) in WAYS.iter().zip(&on_decoy) {
             let there = !own_numbers || is(pid, name);
             let got = if there { tried(*attempt, pid) } else { Got::Denied };
-            let decoy = decoy.as_ref().map(|decoy| tried(*attempt, decoy.pid()));
             let subject = format!("{way} {name}");
-            let attempt = Attempt { target: ProbeTarget::TrustedProcess, subject, got, bytes: None, decoy };
+            let attempt = Attempt { target: ProbeTarget::TrustedProcess, subject, got, bytes: None, decoy: *decoy };
             out.line(&Line::Attempt(attempt))?;
         }
     }

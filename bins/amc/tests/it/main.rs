@@ -11,6 +11,7 @@ mod configs;
 mod home;
 mod json;
 mod passphrases;
+mod probe;
 mod services;
 mod witness;
 mod wrap;

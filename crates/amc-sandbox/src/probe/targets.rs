@@ -125,17 +125,23 @@ fn sockets(home: &Path) -> Vec<Ask> {
 /// The monitor is asked to cosign, the gateway's channel for what it starts with, and a socket that
 /// is not known here is greeted.
 fn request(socket: &str) -> String {
-    let hello = encode_frame(&Frame { id: 0, body: OperatorRequest::Hello { protocol: PROTOCOL_VERSION } });
-    let cosign = CosignRequest { note: String::new(), old_size: 0, proof: Vec::new() };
-    let frames = match socket {
-        "monitor.sock" => [hello, encode_frame(&Frame { id: 1, body: OperatorRequest::Cosign(cosign) })],
-        "gateway.sock" => {
-            let hello = encode_frame(&Frame { id: 0, body: GatewayRequest::Hello { protocol: PROTOCOL_VERSION } });
-            [hello, Ok(Vec::new())]
+    match socket {
+        "monitor.sock" => {
+            let cosign = CosignRequest { note: String::new(), old_size: 0, proof: Vec::new() };
+            greeting() + &frame(1, OperatorRequest::Cosign(cosign))
         }
-        _ => [hello, Ok(Vec::new())],
-    };
-    hex(&frames.map(|frame| frame.expect("a few bytes fit in a frame")).concat())
+        "gateway.sock" => frame(0, GatewayRequest::Hello { protocol: PROTOCOL_VERSION }),
+        _ => greeting(),
+    }
+}
+
+/// The first message of every private socket.
+pub(super) fn greeting() -> String {
+    frame(0, OperatorRequest::Hello { protocol: PROTOCOL_VERSION })
+}
+
+fn frame(id: u64, body: impl Serialize) -> String {
+    hex(&encode_frame(&Frame { id, body }).expect("a few bytes fit in a frame"))
 }
 
 /// Who listens at a socket.
