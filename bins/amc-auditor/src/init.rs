@@ -49,7 +49,7 @@ struct Created {
     log_keys: Vec<String>,
 }
 
-struct Keys {
+pub(crate) struct Keys {
     log: VerifierKey,
     witness: VerifierKey,
 }
@@ -144,7 +144,11 @@ fn create_monitor(home: &Home, name: &WorkspaceName, passphrase: &[u8]) -> Resul
     Ok(Keys { log: key("log_key")?, witness: key("witness_key")? })
 }
 
-fn create_compartment(home: &Home, name: &WorkspaceName, passphrase: &Passphrase) -> Result<AuditorKeys, Failure> {
+pub(crate) fn create_compartment(
+    home: &Home,
+    name: &WorkspaceName,
+    passphrase: &Passphrase,
+) -> Result<AuditorKeys, Failure> {
     let vault = Vault::at(home.vault(), name.clone());
     let params = ScryptParams::calibrated(hardening::memory_bytes());
     let made = if home.vault().exists() {
@@ -158,7 +162,7 @@ fn create_compartment(home: &Home, name: &WorkspaceName, passphrase: &Passphrase
     }
 }
 
-fn create_log(home: &Home, keys: AuditorKeys) -> Result<(Keys, AuditorKeys), Failure> {
+pub(crate) fn create_log(home: &Home, keys: AuditorKeys) -> Result<(Keys, AuditorKeys), Failure> {
     let AuditorKeys { log, envelopes, witness, next } = keys;
     let public = Keys { log: log.verifier_key(), witness: witness.verifier_key() };
     let opened = LogOpened {

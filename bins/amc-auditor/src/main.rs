@@ -1,26 +1,33 @@
 //! `amc-auditor`: holds the auditor's keys and writes the audit log.
 //!
 //! It signs targets, configurations, runs and bundles, and cosigns the evidence log. It never talks
-//! to an agent or a network; the evidence it scores is read from a log that it verifies first.
+//! to an agent or a network; the evidence it scores is read from a log that it verifies first. A verb
+//! that needs keys is carried out by the process that holds them, where there is one.
 
 #![forbid(unsafe_code)]
 
+mod attest;
+mod certify;
 mod configs;
 mod export;
+mod holder;
 mod init;
 mod logs;
 mod monitor;
 mod reindex;
 mod run;
+mod succeed;
+mod targets;
 mod unlock;
+mod vault;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use amc_workspace::Opening;
 use amc_workspace::answer;
 use amc_workspace::call::{self, Common};
+use amc_workspace::{Answer, Failure, Opening};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Holds the auditor's keys: scores, seals and signs.
@@ -58,6 +65,24 @@ enum Verb {
         #[command(subcommand)]
         verb: BundleVerb,
     },
+    /// Issue a certificate for a run that passes a gate policy.
+    Certify(certify::Plan),
+    /// Certificates.
+    Cert {
+        #[command(subcommand)]
+        verb: CertVerb,
+    },
+    /// Judge a bundle and sign the verdict.
+    Gate(certify::GatePlan),
+    /// Say that evidence that was handed in is what it says.
+    Attest(attest::Plan),
+    /// Record that an agent's trust boundary is in order from now on.
+    Epoch(attest::EpochPlan),
+    /// Target profiles.
+    Target {
+        #[command(subcommand)]
+        verb: TargetVerb,
+    },
     /// Signed configuration.
     Config {
         #[command(subcommand)]
@@ -68,6 +93,21 @@ enum Verb {
         #[command(subcommand)]
         verb: GatewayVerb,
     },
+    /// Keys.
+    Vault {
+        #[command(subcommand)]
+        verb: vault::VaultVerb,
+    },
+    /// Hold the auditor's keys in the foreground, for the other verbs, until told to stop.
+    Hold(holder::Plan),
+}
+
+impl Verb {
+    /// Whether a process that holds the keys carries it out. What makes keys, changes them or looks
+    /// after the log's files is done by the process that was called.
+    const fn is_carried(&self) -> bool {
+        !matches!(self, Verb::Init(_) | Verb::Ledger { .. } | Verb::Vault { .. } | Verb::Hold(_))
+    }
 }
 
 #[derive(Subcommand)]
@@ -78,12 +118,26 @@ enum LedgerVerb {
         #[arg(long, value_parser = ["audit"], default_value = "audit")]
         log: String,
     },
+    /// End a log that cannot go on, and begin the next one beside it.
+    Succeed(succeed::Plan),
 }
 
 #[derive(Subcommand)]
 enum BundleVerb {
     /// Write a run with its evidence into one file.
     Export(export::Plan),
+}
+
+#[derive(Subcommand)]
+enum CertVerb {
+    /// Record that a certificate counts no longer, and write the signed file that says so.
+    Revoke(certify::RevokePlan),
+}
+
+#[derive(Subcommand)]
+enum TargetVerb {
+    /// Check a target profile, sign it and put it in force.
+    Set(targets::Plan),
 }
 
 #[derive(Subcommand)]
@@ -133,16 +187,42 @@ fn main() -> ExitCode {
     let (command, result) = match verb {
         Verb::Init(plan) => {
             let monitor = Opening { home: common.home, passphrase_file: common.passphrase_file, ..Opening::default() };
-            ("init", init::init(&monitor, auditor_file.as_deref(), &plan))
+            ("init".to_owned(), init::init(&monitor, auditor_file.as_deref(), &plan))
         }
-        Verb::Cosign { evidence } => ("cosign", logs::cosign_once(&opening, evidence.as_deref())),
-        Verb::Run(plan) => ("run", run::run(&opening, &plan)),
-        Verb::Ledger { verb: LedgerVerb::Reindex { log: _ } } => ("ledger reindex", reindex::reindex(&opening)),
-        Verb::Bundle { verb: BundleVerb::Export(plan) } => ("bundle export", export::export(&opening, &plan)),
-        Verb::Config { verb: ConfigVerb::Sign { path } } => ("config sign", configs::sign(&opening, &path)),
-        Verb::Gateway { verb: GatewayVerb::Init { listen, providers } } => {
-            ("gateway init", configs::gateway_init(&opening, listen, &providers))
+        Verb::Hold(_) if common.json => {
+            ("hold".to_owned(), Err(Failure::wrong("hold has no --json; it prints one line when ready")))
         }
+        Verb::Hold(plan) => ("hold".to_owned(), holder::hold(&opening, &plan)),
+        verb => match verb.is_carried().then(|| holder::carry(&opening)).flatten() {
+            Some(carried) => carried,
+            None => {
+                let (command, result) = carry_out(verb, &opening);
+                (command.to_owned(), result)
+            }
+        },
     };
-    answer::finish(command, common.json, result)
+    answer::finish(&command, common.json, result)
+}
+
+/// Carries out a verb in this process.
+fn carry_out(verb: Verb, opening: &Opening) -> (&'static str, Result<Answer, Failure>) {
+    match verb {
+        Verb::Cosign { evidence } => ("cosign", logs::cosign_once(opening, evidence.as_deref())),
+        Verb::Run(plan) => ("run", run::run(opening, &plan)),
+        Verb::Ledger { verb: LedgerVerb::Reindex { log: _ } } => ("ledger reindex", reindex::reindex(opening)),
+        Verb::Ledger { verb: LedgerVerb::Succeed(plan) } => ("ledger succeed", succeed::succeed(opening, &plan)),
+        Verb::Bundle { verb: BundleVerb::Export(plan) } => ("bundle export", export::export(opening, &plan)),
+        Verb::Certify(plan) => ("certify", certify::certify(opening, &plan)),
+        Verb::Cert { verb: CertVerb::Revoke(plan) } => ("cert revoke", certify::revoke(opening, &plan)),
+        Verb::Gate(plan) => ("gate", certify::gate(opening, &plan)),
+        Verb::Attest(plan) => ("attest", attest::attest(&opening, &plan)),
+        Verb::Epoch(plan) => ("epoch", attest::epoch(&opening, &plan)),
+        Verb::Target { verb: TargetVerb::Set(plan) } => ("target set", targets::set(&opening, &plan)),
+        Verb::Config { verb: ConfigVerb::Sign { path } } => ("config sign", configs::sign(opening, &path)),
+        Verb::Gateway { verb: GatewayVerb::Init { listen, providers } } => {
+            ("gateway init", configs::gateway_init(opening, listen, &providers))
+        }
+        Verb::Vault { verb } => vault::run(verb, opening),
+        Verb::Init(_) | Verb::Hold(_) => unreachable!("they are told apart before"),
+    }
 }

@@ -9,7 +9,7 @@ use amc_crypto::signer::{Cosigner as _, EventSigner, StatementSigner as _};
 use amc_crypto::{PublicKey, TrustPolicy};
 use amc_evidence::Draft;
 use amc_evidence::Event;
-use amc_ledger::{LogReader, OpenError, Signers, Writer};
+use amc_ledger::{LogReader, OpenError, Signers, Writer, line};
 use amc_vault::{AuditorKeys, EnvelopeKey, LogKey, LogNumber, Passphrase, Vault, VaultError, WitnessKey};
 use amc_workspace::home::{self, Home};
 use amc_workspace::opening::{self, Opening};
@@ -123,6 +123,7 @@ pub(crate) fn open(
     let AuditorKeys { log, envelopes, witness, next: _ } = keys;
     let clock = Arc::new(SystemClock::new().map_err(Failure::unable)?);
     let writer = open_log(&home, log, Arc::clone(&clock)).map_err(|error| log_failure(&error))?;
+    let policy = line::learned(&policy, &home.log(Role::Monitor), &home.log(Role::Auditor)).map_err(Failure::unable)?;
     Ok(Unlocked { home, policy, workspace, writer, clock, envelopes, witness, passphrase })
 }
 

@@ -3,8 +3,8 @@
 
 use amc_evidence::PayloadRef;
 use amc_evidence::event::{Stored, StoredBytes};
-use amc_workspace::protocol::gateway::{Capture, CapturedPayload};
 use amc_workspace::protocol::Refusal;
+use amc_workspace::protocol::gateway::{Capture, CapturedPayload};
 pub(crate) use amc_workspace::protocol::server::{is_trusted, listen, peer_pid, serve};
 
 /// The reference and the bytes to store of a body that a keyless process captured.

@@ -29,6 +29,22 @@ pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Fa
         Err(HomeError::Exists(_)) => Home::open(&root).map_err(Failure::wrong)?,
         Err(error) => return Err(Failure::wrong(error)),
     };
+    let made = create(&home, name, opening)?;
+    let text = format!("Created the monitor of {name} with the log key {}\n", made.log_key);
+    Ok(Answer::new(&made, text))
+}
+
+/// `vault init`: the compartment, and the log where there is none. Where there is one, it goes on under
+/// the new key as a successor.
+pub(crate) fn add(opening: &Opening) -> Result<Answer, Failure> {
+    let (home, _, workspace) = opening.workspace()?;
+    hardening::protect()?;
+    let made = create(&home, &workspace, opening)?;
+    let text = format!("Made the monitor's compartment with the log key {}\n", made.log_key);
+    Ok(Answer::new(&made, text))
+}
+
+fn create(home: &Home, name: &WorkspaceName, opening: &Opening) -> Result<Created, Failure> {
     let vault = Vault::at(home.vault(), name.clone());
     let passphrase = passphrase(opening, true)?;
     let params = ScryptParams::calibrated(hardening::memory_bytes());
@@ -38,6 +54,16 @@ pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Fa
         vault.create(Role::Monitor, &passphrase, params)
     };
     let (log, witness) = made.map_err(|error| vault_failure(&error))?.into_log_and_witness();
+    let created = Created {
+        home: home.root().display().to_string(),
+        workspace: name.clone(),
+        log_key: CheckpointSigner::verifier_key(&log).to_string(),
+        witness_key: witness.verifier_key().to_string(),
+    };
+    let dir = home.log(Role::Monitor);
+    if dir.join("segments").is_dir() {
+        return Ok(created);
+    }
     let opened = LogOpened {
         origin: log.origin().to_owned(),
         role: Role::Monitor,
@@ -46,16 +72,9 @@ pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Fa
         software: SOFTWARE.to_owned(),
         predecessor: None,
     };
-    let log_key = CheckpointSigner::verifier_key(&log).to_string();
     let log = Arc::new(log);
     let signers = Signers { event: log.clone(), checkpoint: log };
     let clock = SystemClock::new().map_err(Failure::unable)?;
-    amc_ledger::create(&home.log(Role::Monitor), opened, &signers, &clock).map_err(|error| log_failure(&error))?;
-    let created = Created {
-        home: home.root().display().to_string(),
-        workspace: name.clone(),
-        log_key: log_key.clone(),
-        witness_key: witness.verifier_key().to_string(),
-    };
-    Ok(Answer::new(&created, format!("Created the monitor of {name} with the log key {log_key}\n")))
+    amc_ledger::create(&dir, opened, &signers, &clock).map_err(|error| log_failure(&error))?;
+    Ok(created)
 }

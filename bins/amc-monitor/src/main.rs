@@ -9,13 +9,17 @@ mod channels;
 mod daemon;
 mod gateway;
 mod init;
+mod leases;
 mod operator;
 mod reindex;
+mod rotate;
 mod secrets;
 mod sessions;
+mod succeed;
 mod unlock;
 mod witness;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use amc_core::WorkspaceName;
@@ -30,6 +34,9 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(flatten)]
     common: Common,
+    /// The auditor's passphrase, where its compartment is touched and its passphrase is another.
+    #[arg(long, global = true, value_name = "FILE")]
+    auditor_passphrase_file: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -73,10 +80,23 @@ enum LedgerVerb {
         #[arg(long, value_parser = ["evidence"], default_value = "evidence")]
         log: String,
     },
+    /// End a log that cannot go on: begin the next evidence log, or record the next audit log.
+    Succeed {
+        /// Which log cannot go on.
+        #[arg(long, value_parser = ["evidence", "audit"], default_value = "evidence")]
+        log: String,
+        /// The new audit log's key, compared with its owner; needed where the old one was revoked.
+        #[arg(long, value_name = "VKEY")]
+        key: Option<amc_crypto::VerifierKey>,
+    },
 }
 
 #[derive(Subcommand)]
 enum VaultVerb {
+    /// Give a workspace the monitor's compartment that it lacks, and the evidence log.
+    Init,
+    /// Change the monitor's keys, or revoke a stolen one of the auditor's.
+    RotateKeys(rotate::Plan),
     /// Provider keys, handed to the gateway and to nobody else.
     Secret {
         #[command(subcommand)]
@@ -101,16 +121,21 @@ enum SecretVerb {
 }
 
 fn main() -> ExitCode {
-    let Cli { common, verb } = match call::parse() {
+    let Cli { common, auditor_passphrase_file, verb } = match call::parse() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
     let opening = Opening { home: common.home, passphrase_file: common.passphrase_file, ..Opening::default() };
-    let (command, result) = run(verb, &opening, common.json);
+    let (command, result) = run(verb, &opening, auditor_passphrase_file.as_deref(), common.json);
     answer::finish(command, common.json, result)
 }
 
-fn run(verb: Verb, opening: &Opening, json: bool) -> (&'static str, Result<Answer, Failure>) {
+fn run(
+    verb: Verb,
+    opening: &Opening,
+    auditor_file: Option<&Path>,
+    json: bool,
+) -> (&'static str, Result<Answer, Failure>) {
     match verb {
         Verb::Init { name, role: _ } => ("init", init::init(opening, &name)),
         Verb::Start { .. } if json => {
@@ -119,6 +144,13 @@ fn run(verb: Verb, opening: &Opening, json: bool) -> (&'static str, Result<Answe
         Verb::Start { while_used } => ("start", daemon::start(opening, while_used)),
         Verb::Cosign => ("cosign", witness::cosign_once(opening)),
         Verb::Ledger { verb: LedgerVerb::Reindex { log: _ } } => ("ledger reindex", reindex::reindex(opening)),
+        Verb::Ledger { verb: LedgerVerb::Succeed { log, key } } => {
+            ("ledger succeed", succeed::succeed(opening, &log, key.as_ref()))
+        }
+        Verb::Vault { verb: VaultVerb::Init } => ("vault init", init::add(opening)),
+        Verb::Vault { verb: VaultVerb::RotateKeys(plan) } => {
+            ("vault rotate-keys", rotate::rotate(opening, auditor_file, &plan))
+        }
         Verb::Vault { verb: VaultVerb::Secret { verb } } => match verb {
             SecretVerb::Set { name } => ("vault secret set", secrets::set(opening, &name)),
             SecretVerb::List => ("vault secret list", secrets::list(opening)),

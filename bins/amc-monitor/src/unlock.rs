@@ -6,7 +6,7 @@ use amc_core::kinds::{KeyPurpose, Role};
 use amc_core::{FindingCode, WorkspaceName};
 use amc_crypto::TrustPolicy;
 use amc_crypto::signer::{Cosigner as _, EventSigner};
-use amc_ledger::{LogReader, OpenError, Signers, Writer};
+use amc_ledger::{LogReader, OpenError, Signers, Writer, line};
 use amc_vault::{
     CommitmentKey, LogKey, LogNumber, MonitorKeys, Passphrase, PassphraseCheck, ReceiptKey, Secrets, Vault, VaultError,
     WitnessKey,
@@ -39,6 +39,7 @@ pub(crate) fn unlock(opening: &Opening) -> Result<Unlocked, Failure> {
     drop(passphrase);
     let clock = Arc::new(SystemClock::new().map_err(Failure::unable)?);
     let writer = open_log(&home, log, Arc::clone(&clock)).map_err(|error| log_failure(&error))?;
+    let policy = line::learned(&policy, &home.log(Role::Monitor), &home.log(Role::Auditor)).map_err(Failure::unable)?;
     Ok(Unlocked { home, policy, writer, clock, receipts, witness, commitments, secrets, passphrase: check })
 }
 

@@ -56,6 +56,25 @@ pub(crate) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         rest: Vec<OsString>,
     },
+    /// Record a file about an agent: a document, or results of tests.
+    Ingest(crate::ingest::IngestPlan),
+    /// Say as the auditor that evidence that was handed in is what it says.
+    #[command(disable_help_flag = true)]
+    Attest {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Target profiles: which level each question is to reach.
+    Target {
+        #[command(subcommand)]
+        verb: crate::targets::TargetVerb,
+    },
+    /// Record as the auditor that an agent's trust boundary is in order from now on.
+    #[command(disable_help_flag = true)]
+    Epoch {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
     /// Show a run's report.
     Report(ReportPlan),
     /// What holds a level back, in numbers.
@@ -78,6 +97,17 @@ pub(crate) enum Verb {
     },
     /// Decide a release on a bundle under a signed policy.
     Gate(GatePlan),
+    /// Issue a certificate for a run that passes a gate policy.
+    #[command(disable_help_flag = true)]
+    Certify {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Certificates.
+    Cert {
+        #[command(subcommand)]
+        verb: CertVerb,
+    },
     /// The logs.
     Ledger {
         #[command(subcommand)]
@@ -92,17 +122,6 @@ pub(crate) enum Verb {
     Trust {
         #[command(subcommand)]
         verb: TrustVerb,
-    /// Issue a certificate for a run that passes a gate policy.
-    #[command(disable_help_flag = true)]
-    Certify {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
-        rest: Vec<OsString>,
-    },
-    /// Certificates.
-    Cert {
-        #[command(subcommand)]
-        verb: CertVerb,
-    },
     },
     /// Signed configuration.
     Config {
@@ -257,29 +276,15 @@ pub(crate) enum BundleVerb {
         /// The trust policy that pins the issuer.
         #[arg(long, value_name = "FILE")]
         trust: Option<PathBuf>,
+        /// Each log's newest cosignature may be this old: a number and s, m, h, d or w.
+        #[arg(long, value_name = "AGE", value_parser = amc_workspace::duration::seconds)]
+        max_age: Option<u64>,
     },
     /// Show what a bundle says, without believing it.
     Inspect {
         /// The bundle.
         file: PathBuf,
     },
-}
-
-/// What `gate` decides on.
-#[derive(Args)]
-pub(crate) struct GatePlan {
-    /// The bundle.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) bundle: PathBuf,
-        /// Each log's newest cosignature may be this old: a number and s, m, h, d or w.
-        #[arg(long, value_name = "AGE", value_parser = amc_workspace::duration::seconds)]
-        max_age: Option<u64>,
-    /// The policy, with its signature beside it in FILE.sig.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy: PathBuf,
-    /// A verifier key under which the policy may be signed, instead of the pinned auditor's.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy_key: Option<PathBuf>,
     /// What changed between two bundles that verify: levels, status, findings, window.
     Diff {
         /// The earlier one.
@@ -350,12 +355,35 @@ pub(crate) enum CertFormat {
     Html,
     /// A small SVG.
     Badge,
+}
+
+/// What `gate` decides on.
+#[derive(Args)]
+pub(crate) struct GatePlan {
+    /// The bundle.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: PathBuf,
+    /// The policy, with its signature beside it in FILE.sig.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: PathBuf,
+    /// A verifier key under which the policy may be signed, instead of the pinned auditor's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy_key: Option<PathBuf>,
     /// The policy's SHA-256, to refuse any other version.
     #[arg(long, value_name = "HEX")]
     pub(crate) policy_digest: Option<Digest>,
     /// The trust policy that pins the bundle's issuer.
     #[arg(long, value_name = "FILE")]
     pub(crate) trust: Option<PathBuf>,
+    /// Also write the rules as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Also write the rules and findings as SARIF 2.1.0.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sarif: Option<PathBuf>,
+    /// Also have this home's auditor sign the verdict, as a SLSA verification summary in a DSSE envelope.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attest: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -370,15 +398,6 @@ pub(crate) enum LedgerVerb {
     Show {
         /// Its index.
         index: u64,
-    /// Also write the rules as JUnit XML.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) junit: Option<PathBuf>,
-    /// Also write the rules and findings as SARIF 2.1.0.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sarif: Option<PathBuf>,
-    /// Also have this home's auditor sign the verdict, as a SLSA verification summary in a DSSE envelope.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) attest: Option<PathBuf>,
         /// Which log.
         #[arg(long, value_enum, default_value = "evidence")]
         log: WhichLog,
@@ -419,6 +438,18 @@ pub(crate) enum LedgerVerb {
         #[arg(long, value_enum, default_value = "evidence")]
         log: WhichLog,
     },
+    /// End a log that cannot go on, and begin the next one beside it.
+    Succeed {
+        /// Which log.
+        #[arg(long, value_enum, default_value = "evidence")]
+        log: WhichLog,
+        /// The new evidence log, where it is not in this home.
+        #[arg(long, value_name = "DIR")]
+        evidence: Option<PathBuf>,
+        /// The new log's key, compared with its owner; needed where the old one was revoked.
+        #[arg(long, value_name = "VKEY")]
+        key: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -433,6 +464,28 @@ pub(crate) enum ReceiptVerb {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+}
+
+/// What `receipt verify` holds a receipt against.
+#[derive(Args)]
+pub(crate) struct ReceiptVerifyPlan {
+    /// The receipt, or a file that holds it.
+    pub(crate) receipt: String,
+    /// The body that it should be for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) body: Option<PathBuf>,
+    /// A .tlog-proof of its event.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bundle", "log"])]
+    pub(crate) proof: Option<PathBuf>,
+    /// A bundle that carries its event.
+    #[arg(long, value_name = "FILE", conflicts_with = "log")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// The evidence log, where it is not in this home.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log: Option<PathBuf>,
+    /// The trust policy that pins the monitor.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -461,28 +514,6 @@ pub(crate) enum WitnessVerb {
         #[arg(long, value_enum, default_value = "all")]
         log: WhichLogs,
     },
-/// What `receipt verify` holds a receipt against.
-#[derive(Args)]
-pub(crate) struct ReceiptVerifyPlan {
-    /// The receipt, or a file that holds it.
-    pub(crate) receipt: String,
-    /// The body that it should be for.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) body: Option<PathBuf>,
-    /// A .tlog-proof of its event.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["bundle", "log"])]
-    pub(crate) proof: Option<PathBuf>,
-    /// A bundle that carries its event.
-    #[arg(long, value_name = "FILE", conflicts_with = "log")]
-    pub(crate) bundle: Option<PathBuf>,
-    /// The evidence log, where it is not in this home.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) log: Option<PathBuf>,
-    /// The trust policy that pins the monitor.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trust: Option<PathBuf>,
-}
-
 }
 
 #[derive(Subcommand)]
@@ -502,12 +533,78 @@ pub(crate) enum ConfigVerb {
 
 #[derive(Subcommand)]
 pub(crate) enum VaultVerb {
-    /// What the vault holds, without a passphrase.
+    /// Compartments, what a guess of a passphrase costs, and what is unlocked now, by which process.
     Status,
+    /// Give a workspace a compartment that it lacks, with new keys.
+    #[command(disable_help_flag = true)]
+    Init {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Put compartments under another passphrase.
+    #[command(disable_help_flag = true)]
+    ChangePassphrase {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        rest: Vec<OsString>,
+    },
+    /// Keep keys in a running process: the auditor's for its verbs, the monitor's by `up`.
+    Unlock {
+        /// Whose.
+        #[arg(long, value_enum, default_value = "auditor")]
+        role: Roles,
+        /// Forget the auditor's keys after this long without a verb: a number and s, m or h.
+        #[arg(long, default_value = "15m", value_name = "TIME")]
+        idle: String,
+    },
+    /// Have running processes forget keys, on every terminal; the monitor stops.
+    Lock {
+        /// Whose.
+        #[arg(long, value_enum, default_value = "all")]
+        role: Roles,
+    },
+    /// Change a role's keys; old signatures stay good, old private keys are erased.
+    RotateKeys(RotatePlan),
     /// Provider keys: set, list, remove.
     #[command(disable_help_flag = true)]
     Secret {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         rest: Vec<OsString>,
     },
+}
+
+/// Whose keys change, and why.
+#[derive(Args)]
+pub(crate) struct RotatePlan {
+    /// Whose.
+    #[arg(long, value_enum)]
+    pub(crate) role: OneRole,
+    /// Which key.
+    #[arg(long, value_parser = ["log", "witness", "all"], default_value = "log")]
+    pub(crate) key: String,
+    /// The key was stolen: nothing that it signed from this index of its log on counts. The other role says so.
+    #[arg(long, value_name = "INDEX", requires = "reason")]
+    pub(crate) revoke_from: Option<u64>,
+    /// What happened, for the log.
+    #[arg(long, value_name = "TEXT", requires = "revoke_from")]
+    pub(crate) reason: Option<String>,
+}
+
+/// One role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OneRole {
+    /// The monitor.
+    Monitor,
+    /// The auditor.
+    Auditor,
+}
+
+/// One role or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Roles {
+    /// Both.
+    All,
+    /// The monitor.
+    Monitor,
+    /// The auditor.
+    Auditor,
 }

@@ -10,12 +10,15 @@ mod certs;
 mod cli;
 mod gate;
 mod gateway;
+mod ingest;
 mod ledger;
 mod receipts;
 mod runs;
 mod services;
 mod signers;
+mod targets;
 mod trust;
+mod vault;
 mod verify;
 mod witness;
 mod wrap;
@@ -29,6 +32,8 @@ use clap::CommandFactory as _;
 use cli::{
     BundleVerb, CertVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, Verb, WhichLog, WitnessVerb,
 };
+
+use targets::TargetVerb;
 
 fn main() -> ExitCode {
     let Cli { common, auditor_passphrase_file, verb } = match call::parse() {
@@ -44,13 +49,16 @@ fn main() -> ExitCode {
         Verb::Bundle { verb: BundleVerb::Export { .. } } => {
             return signers::become_auditor("bundle export", common.json);
         }
-        Verb::Config { verb: ConfigVerb::Sign { .. } } => return signers::become_auditor("config sign", common.json),
-        Verb::Gateway { verb: GatewayVerb::Init { .. } } => {
         Verb::Certify { .. } => return signers::become_auditor("certify", common.json),
         Verb::Cert { verb: CertVerb::Revoke { .. } } => return signers::become_auditor("cert revoke", common.json),
+        Verb::Config { verb: ConfigVerb::Sign { .. } } => return signers::become_auditor("config sign", common.json),
+        Verb::Gateway { verb: GatewayVerb::Init { .. } } => {
             return signers::become_auditor("gateway init", common.json);
         }
-        Verb::Vault { verb: VaultVerb::Secret { .. } } => return signers::become_monitor("vault secret", common.json),
+        Verb::Vault { verb } => match vault::run(&opening, verb) {
+            vault::Next::Become(signer, command) => return signer.take_over(command, common.json),
+            vault::Next::Answer(command, result) => (command, result),
+        },
         Verb::Wrap(_) if common.json => ("wrap", Err(Failure::wrong("wrap has no --json; use --summary FILE"))),
         Verb::Wrap(plan) => return wrap::wrap(&opening, auditor_passphrase_file.as_deref(), &plan),
         Verb::Gateway { verb: GatewayVerb::Start { listen } } => return gateway::start(&opening, listen, common.json),
@@ -60,6 +68,14 @@ fn main() -> ExitCode {
         Verb::Up => ("up", services::up(&opening)),
         Verb::Down => ("down", services::down(&opening)),
         Verb::Status => ("status", services::status(&opening)),
+        Verb::Ingest(plan) => ("ingest", ingest::ingest(&opening, &plan)),
+        Verb::Attest { .. } => return signers::become_auditor("attest", common.json),
+        Verb::Target { verb: TargetVerb::Set { .. } } => return signers::become_auditor("target set", common.json),
+        Verb::Target { verb: TargetVerb::Show { target, agent } } => {
+            ("target show", targets::show(&opening, &agent, target.as_deref()))
+        }
+        Verb::Target { verb: TargetVerb::Diff(plan) } => ("target diff", targets::diff(&opening, &plan)),
+        Verb::Epoch { .. } => return signers::become_auditor("epoch", common.json),
         Verb::Verify(plan) => ("verify", verify::verify(&opening, &plan)),
         Verb::Report(plan) => ("report", runs::report(&opening, &plan)),
         Verb::Explain { run, question } => ("explain", runs::explain(&opening, &run, question.as_deref())),
@@ -67,6 +83,11 @@ fn main() -> ExitCode {
         Verb::Bundle { verb: BundleVerb::Verify { file, trust, max_age } } => {
             ("bundle verify", bundles::verify(&opening, &file, trust.as_deref(), max_age))
         }
+        Verb::Bundle { verb: BundleVerb::Diff { from, to, trust } } => {
+            ("bundle diff", certs::diff(&opening, &from, &to, trust.as_deref()))
+        }
+        Verb::Cert { verb: CertVerb::Verify(plan) } => ("cert verify", certs::verify(&opening, &plan)),
+        Verb::Cert { verb: CertVerb::Inspect(plan) } => ("cert inspect", certs::inspect(&opening, &plan)),
         Verb::Bundle { verb: BundleVerb::Inspect { file } } => ("bundle inspect", bundles::inspect(&file)),
         Verb::Gate(plan) => ("gate", gate::gate(&opening, &plan)),
         Verb::Ledger { verb: LedgerVerb::Reindex { log: WhichLog::Evidence } } => {
@@ -75,11 +96,9 @@ fn main() -> ExitCode {
         Verb::Ledger { verb: LedgerVerb::Reindex { log: WhichLog::Audit } } => {
             return signers::become_auditor("ledger reindex", common.json);
         }
-        Verb::Bundle { verb: BundleVerb::Diff { from, to, trust } } => {
-            ("bundle diff", certs::diff(&opening, &from, &to, trust.as_deref()))
+        Verb::Ledger { verb: LedgerVerb::Succeed { .. } } => {
+            return signers::become_auditor("ledger succeed", common.json);
         }
-        Verb::Cert { verb: CertVerb::Verify(plan) } => ("cert verify", certs::verify(&opening, &plan)),
-        Verb::Cert { verb: CertVerb::Inspect(plan) } => ("cert inspect", certs::inspect(&opening, &plan)),
         Verb::Ledger { verb } => run_ledger(&opening, verb),
         Verb::Receipt { verb: ReceiptVerb::Verify(plan) } => ("receipt verify", receipts::verify(&opening, &plan)),
         Verb::Receipt { verb: ReceiptVerb::Prove { id, out } } => {
@@ -92,7 +111,6 @@ fn main() -> ExitCode {
         Verb::Gateway { verb: GatewayVerb::VerifyConfig } => {
             ("gateway verify-config", verify::config(&opening, "gateway.yaml"))
         }
-        Verb::Vault { verb: VaultVerb::Status } => ("vault status", services::vault_status(&opening)),
     };
     answer::finish(command, common.json, result)
 }
@@ -104,7 +122,7 @@ fn run_ledger(opening: &Opening, verb: LedgerVerb) -> (&'static str, Result<Answ
         LedgerVerb::Tail { count, log } => ("ledger tail", ledger::tail(opening, log, count)),
         LedgerVerb::Prove { event, out, log } => ("ledger prove", ledger::prove(opening, log, event, &out)),
         LedgerVerb::Export { tiles, log } => ("ledger export", ledger::export(opening, log, &tiles)),
-        LedgerVerb::Reindex { .. } => unreachable!("the log's owner has taken over"),
+        LedgerVerb::Reindex { .. } | LedgerVerb::Succeed { .. } => unreachable!("the log's owner has taken over"),
     }
 }
 

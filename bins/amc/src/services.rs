@@ -172,17 +172,6 @@ pub(crate) fn gateway_status(opening: &Opening) -> Result<Answer, Failure> {
     Ok(Answer::new(&json!({ "listen": listen }), text))
 }
 
-pub(crate) fn vault_status(opening: &Opening) -> Result<Answer, Failure> {
-    let home = opening.home()?;
-    // Only the signers know the vault's format; this shows what anybody can see.
-    let meta = std::fs::metadata(home.vault())
-        .map_err(|error| Failure::wrong(format!("{}: {error}", home.vault().display())))?;
-    let running = connect(&home)?.is_some();
-    let state = if running { "unlocked in a running process" } else { "locked" };
-    let data = json!({ "path": home.vault(), "bytes": meta.len(), "monitor": { "unlocked": running } });
-    Ok(Answer::new(&data, format!("{}: the monitor's compartment is {state}\n", home.vault().display())))
-}
-
 fn listen_text(status: &MonitorStatus) -> &str {
     status.gateway_listen.as_deref().unwrap_or("no address: it does not run")
 }

@@ -26,6 +26,25 @@ pub(crate) fn keyless(name: &str) -> Command {
     command
 }
 
+/// A program that holds keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signer {
+    /// `amc-monitor`.
+    Monitor,
+    /// `amc-auditor`.
+    Auditor,
+}
+
+impl Signer {
+    /// Goes on as that program with the same arguments.
+    pub(crate) fn take_over(self, command: &str, json: bool) -> ExitCode {
+        match self {
+            Signer::Monitor => become_monitor(command, json),
+            Signer::Auditor => become_auditor(command, json),
+        }
+    }
+}
+
 /// Goes on as `amc-auditor` with the same arguments.
 pub(crate) fn become_auditor(command: &str, json: bool) -> ExitCode {
     become_program("amc-auditor", std::env::args_os().skip(1).collect(), command, json)

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use amc_core::kinds::{Fields, LogOpened, kind_name};
+use amc_core::kinds::{Fields, KeyPurpose, KeyRotated, LogOpened, kind_name};
 use amc_core::{AgentId, Clock, Digest, Instant, RequestId, SessionId};
 use amc_crypto::Note;
 use amc_crypto::signer::{CheckpointSigner, EventSigner};
@@ -380,7 +380,7 @@ fn refuse_reserved(content: &Content) -> Result<(), AppendError> {
         Content::Fields(
             fields @ (Fields::LogOpened(_)
             | Fields::LogRecovered(_)
-            | Fields::KeyRotated(_)
+            | Fields::KeyRotated(KeyRotated { purpose: KeyPurpose::Log, .. })
             | Fields::ClockStep(_)
             | Fields::ClockRollback(_)
             | Fields::SessionOpen(_)

@@ -15,6 +15,7 @@ pub mod hardening;
 pub mod home;
 pub mod opening;
 pub mod passphrase;
+pub mod pins;
 pub mod protocol;
 pub mod providers;
 pub mod signed;

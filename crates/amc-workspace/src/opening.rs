@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::answer::{Exit, Failure};
 use crate::clock::SystemClock;
-use crate::home::{self, Home};
+use crate::home::{self, Home, HomeError};
 use crate::passphrase::{self, Source};
 
 /// What the command line says about home and passphrase.
@@ -32,7 +32,7 @@ impl Opening {
     pub fn home(&self) -> Result<Home, Failure> {
         let variable = std::env::var_os("AMC_HOME").map(PathBuf::from);
         let here = std::env::current_dir().map_err(Failure::unable)?;
-        Home::find(self.home.as_deref(), variable.as_deref(), &here).map_err(Failure::wrong)
+        Home::find(self.home.as_deref(), variable.as_deref(), &here).map_err(|error| home_failure(&error))
     }
 
     /// Where a new home goes: the flag, `AMC_HOME`, or `.amc` here.
@@ -59,6 +59,18 @@ impl Opening {
     /// [`Failure`] (3) when there is none.
     pub fn passphrase(&self, role: Role, is_new: bool) -> Result<Zeroizing<Vec<u8>>, Failure> {
         passphrase::read(role, &Source { file: self.passphrase_file.clone(), is_new })
+    }
+}
+
+/// A home that cannot be used; one that is open to others has the vault's code for that.
+pub fn home_failure(error: &HomeError) -> Failure {
+    let failure = Failure::wrong(error);
+    match error {
+        HomeError::Permissions { path, .. } => {
+            let code = FindingCode::VaultPermissions;
+            failure.with(Finding::error(code, path.display().to_string(), error.to_string()))
+        }
+        _ => failure,
     }
 }
 

@@ -46,6 +46,23 @@ pub fn read(role: Role, source: &Source) -> Result<Zeroizing<Vec<u8>>, Failure> 
     prompt(role, source.is_new)
 }
 
+/// Reads a passphrase that is to take another's place: the file, else a prompt asked twice. No
+/// variable and no credential, which hold the old one.
+///
+/// # Errors
+/// [`Failure`] when there is neither file nor terminal.
+pub fn read_new(role: Role, file: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    match file {
+        Some(path) => read_file(path),
+        None if has_terminal() => prompt(role, true),
+        None => Err(Failure::unable("there is no new passphrase: use --new-passphrase-file FILE or a terminal")),
+    }
+}
+
+fn has_terminal() -> bool {
+    (io::stdin().is_terminal() || io::stderr().is_terminal()) && File::open("/dev/tty").is_ok()
+}
+
 fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut bytes = Zeroizing::new(Vec::new());
     let read = if path == Path::new("-") {
@@ -58,8 +75,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
 }
 
 fn prompt(role: Role, is_new: bool) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
-    if !terminal || File::open("/dev/tty").is_err() {
+    if !has_terminal() {
         let what = format!("the {role}'s compartment of the vault is locked and there is no passphrase");
         let how = format!("use --passphrase-file FILE, {VARIABLE}, or a terminal");
         let finding = Finding::error(FindingCode::VaultLocked, "vault.amcvault", &what);

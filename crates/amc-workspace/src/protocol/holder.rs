@@ -33,7 +33,7 @@ pub enum HolderRequest {
     Status,
     /// Carry out a verb.
     Carry(VerbCall),
-    /// Forget the keys and end; answered when it is about to.
+    /// Forget the keys and end. The end of the connection is the answer.
     Lock,
 }
 
@@ -91,8 +91,6 @@ pub enum HolderReply {
     Status(HolderStatus),
     /// The verb was carried out, well or badly.
     Carried(Box<Carried>),
-    /// The keys are forgotten.
-    Locked,
     /// Understood and not carried out.
     Refused(Refusal),
 }
@@ -214,8 +212,8 @@ impl HolderClient {
     /// [`Failure`] (3) when the holder does not answer.
     pub fn lock(mut self) -> Result<(), Failure> {
         match self.client.call(HolderRequest::Lock) {
-            // It may be gone before it could say so.
-            Ok(HolderReply::Locked) | Err(ClientError::Io(_)) => Ok(()),
+            // The process is gone, and the keys with it.
+            Err(ClientError::Io(_)) => Ok(()),
             Ok(HolderReply::Refused(refusal)) => Err(Failure::unable(refusal)),
             Ok(_) => Err(Failure::unable("the process that holds the auditor's keys gave an unexpected answer")),
             Err(error) => Err(Failure::unable(error)),
