@@ -5,7 +5,7 @@
 
 use crate::boundary::{self, Profile};
 use crate::workspace::{self, Workspace, cargo};
-use crate::{Failure, clients, docs, fuzz, process, quickstart, stage, strangers, suite, tidy, tools};
+use crate::{Failure, browser, clients, docs, fuzz, process, quickstart, stage, strangers, suite, tidy, tools};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     Step { name: "quickstart", run: quickstart },
     Step { name: "clients", run: |_| clients::command(&[]) },
     Step { name: "strangers", run: |_| strangers::command(&[]) },
+    Step { name: "browser", run: |_| browser::command(&[]) },
     Step { name: "docs", run: |_| docs::command(&[]) },
 ];
 

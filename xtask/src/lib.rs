@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod boundary;
+pub mod browser;
 pub mod ci;
 pub mod clients;
 pub mod docs;
@@ -88,6 +89,11 @@ const TASKS: &[Task] = &[
         name: "fuzz",
         about: "libFuzzer on every parser, some seconds each [--seconds N] [TARGET]",
         run: fuzz::command,
+    },
+    Task {
+        name: "browser",
+        about: "the report's page in chromium: light, dark, phone, desk, print",
+        run: browser::command,
     },
     Task { name: "tidy", about: "rules on the text of the tracked files", run: tidy::command },
     Task { name: "bench", about: "runs the bench target NAME of whichever package has it", run: bench::command },

@@ -3,12 +3,48 @@
 //! Both show what the report says and nothing else. Every value is escaped: provider and model
 //! names are words of untrusted parties.
 
+mod escape;
 mod html;
 mod markdown;
 mod style;
 
+use amc_core::Tier;
+
+use crate::facts::{FACTS, FactKind};
+use crate::report::{Correlation, FactSummary, Report};
+
 pub use html::html;
 pub use markdown::markdown;
+
+/// Every kind of document, and what the run has of it.
+fn documents(report: &Report) -> impl Iterator<Item = (&'static FactKind, Option<&FactSummary>)> {
+    let kinds = FACTS.iter().filter(|kind| kind.family() == "document");
+    kinds.map(|kind| (kind, report.facts.iter().find(|fact| fact.fact == kind.id && fact.pass > 0)))
+}
+
+/// How the best document of a kind came to be believed.
+fn document_text(summary: Option<&FactSummary>) -> String {
+    let Some(summary) = summary else { return "not on record".to_owned() };
+    let how = match summary.best_tier {
+        Tier::SelfReported => "handed in, and attested by nobody",
+        _ => "attested by the auditor",
+    };
+    if summary.pass > 1 { format!("{} files, the best {how}", summary.pass) } else { how.to_owned() }
+}
+
+/// What the agent's trace is worth, in a sentence.
+fn correlation_text(correlation: &Correlation) -> String {
+    if !correlation.applicable {
+        return "Not applicable: the agent printed no trace lines about model calls.".to_owned();
+    }
+    let low = if correlation.ratio_bp < crate::correlate::RATIO_BP_MIN {
+        " Nine in ten is the least, so questions about observability, verification and honesty are capped."
+    } else {
+        ""
+    };
+    let (lines, valid, ratio) = (correlation.lines, correlation.valid, percent_text(correlation.ratio_bp));
+    format!("{valid} of {lines} trace lines about model calls have a receipt of their own that holds: {ratio}.{low}")
+}
 
 /// A level in basis points as text: 32,500 is `3.25`. Rounds down.
 pub(crate) fn level_text(bp: u32) -> String {
@@ -18,6 +54,16 @@ pub(crate) fn level_text(bp: u32) -> String {
 /// Basis points as a percentage: 8,750 is `87.50 %`.
 pub(crate) fn percent_text(bp: u32) -> String {
     format!("{}.{:02} %", bp / 100, bp % 100)
+}
+
+/// What is taken away, with its sign where there is anything.
+fn minus(bp: u32) -> String {
+    if bp == 0 { "0".to_owned() } else { format!("−{bp}") }
+}
+
+/// A rule's name for people.
+fn rule_text(rule: &str) -> String {
+    rule.replace('_', " ")
 }
 
 /// A window as text: whole days where it is, else seconds.

@@ -1,37 +1,64 @@
 //! The page's style sheet: light and dark by the reader's preference, print, phone width.
+//!
+//! Text has a contrast of at least 4.5 against its background in both, which `cargo xtask browser`
+//! measures. Nothing is told by colour alone.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 pub(super) const STYLE: &str = r#"
-:root{color-scheme:light dark;--bg:#fbfbfa;--fg:#1c2024;--soft:#5c6670;--line:#d9dde1;--card:#fff;
---good:#17754c;--bad:#b3261e;--warn:#8a5a00;--on:#2f6db5;--claim:#c9d8ea;--h:#0f5132;--o:#2f6db5;--a:#8a6fb3;--s:#b08a3c}
-@media (prefers-color-scheme:dark){:root{--bg:#14171a;--fg:#e6e9ec;--soft:#9aa5b0;--line:#333a41;--card:#1b1f23;
---good:#58c08d;--bad:#ff8a80;--warn:#e8b44c;--on:#6aa5e8;--claim:#2b3d52;--h:#58c08d;--o:#6aa5e8;--a:#b79ae0;--s:#d8b46a}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}
-main{max-width:62rem;margin:0 auto;padding:1.5rem 1rem 4rem}
-h1{font-size:1.6rem;margin:0 0 .25rem;overflow-wrap:anywhere}h2{font-size:1.2rem;margin:2.5rem 0 .5rem}h3{font-size:1rem;margin:1.5rem 0 .25rem}
-p{margin:.4rem 0}.soft{color:var(--soft)}code{font-size:.85em;overflow-wrap:anywhere}
-.banner{border-left:.4rem solid var(--bad);background:var(--card);padding:.75rem 1rem;margin:1rem 0}
-.banner.valid{border-color:var(--good)}.banner strong{font-size:1.15rem}
-.figures{display:flex;flex-wrap:wrap;gap:1rem;margin:1rem 0}
-.figures div{background:var(--card);border:1px solid var(--line);padding:.75rem 1rem;min-width:9rem;flex:1}
-.figures b{display:block;font-size:1.5rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;background:var(--card)}
-th,td{text-align:left;padding:.35rem .5rem;border-bottom:1px solid var(--line);vertical-align:top}th{font-weight:600}
+:root{color-scheme:light dark;--bg:#f6f5f1;--fg:#1b1f23;--soft:#545c64;--line:#d5d3cb;--card:#fff;--link:#17507a;
+--good:#17663f;--bad:#a3231a;--warn:#7a4d00;--on:#1d5b86;--onfg:#fff;--held:#c5dae9;--h:#17663f;--o:#2f74ac;--a:#7a5ea6;--s:#a3782a}
+@media (prefers-color-scheme:dark){:root{--bg:#14171a;--fg:#e7e9eb;--soft:#a7b0b8;--line:#3a4148;--card:#1c2024;--link:#8cc3ea;
+--good:#6ccf9c;--bad:#ff9a8f;--warn:#e9bd62;--on:#7db7e0;--onfg:#101418;--held:#2c4457;--h:#6ccf9c;--o:#7db7e0;--a:#bda2e6;--s:#d8b46a}}
+.invalid{--on:#5d646b;--onfg:#fff}
+@media (prefers-color-scheme:dark){.invalid{--on:#9aa2a9;--onfg:#101418}}
+*{box-sizing:border-box}html{-webkit-text-size-adjust:100%}
+body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;overflow-wrap:anywhere}
+main{max-width:62rem;margin:0 auto;padding:2rem 1.25rem 4rem}
+h1,h2{font-family:Charter,"Bitstream Charter",Georgia,Cambria,serif;line-height:1.2}
+h1{font-size:2.1rem;margin:0}h2{font-size:1.4rem;margin:3rem 0 .6rem;padding-top:.6rem;border-top:2px solid var(--fg)}
+h3{font-size:1rem;margin:1.5rem 0 .35rem}p{margin:.4rem 0}ul,ol{padding-left:1.25rem;margin:.4rem 0}li{margin:.2rem 0}
+a{color:var(--link)}.soft,.kicker{color:var(--soft)}.kicker{margin:0;letter-spacing:.04em}code{font:.86em/1.4 ui-monospace,Menlo,Consolas,monospace}
+.banner{border-left:.45rem solid var(--bad);background:var(--card);padding:.8rem 1rem;margin:1.25rem 0}
+.banner strong{font-size:1.3rem;color:var(--bad)}.banner.valid{border-color:var(--good)}.banner.valid strong{color:var(--good)}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem;margin:1.25rem 0}
+.figures div{background:var(--card);border:1px solid var(--line);padding:.8rem 1rem;display:flex;flex-direction:column-reverse;justify-content:flex-end}
+.figures dt{color:var(--soft)}.figures dd{margin:0;font-size:1.5rem;font-weight:650;line-height:1.25;font-variant-numeric:tabular-nums}
+.invalid .figures dd{color:var(--soft)}
+nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;margin:1rem 0;font-size:.92rem}
+.greyed{border:1px dashed var(--bad);color:var(--bad);padding:.35rem .7rem;background:var(--card)}
+table{border-collapse:collapse;width:100%;background:var(--card);font-size:.95rem}
+th,td{text-align:left;padding:.4rem .55rem;border-bottom:1px solid var(--line);vertical-align:top}
+thead th{font-weight:600;color:var(--soft);border-bottom:2px solid var(--line);overflow-wrap:normal}tbody th{font-weight:650;background:var(--bg)}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-.two{display:flex;flex-wrap:wrap;gap:1.5rem;align-items:center}.two>*{flex:1;min-width:17rem}
-svg{max-width:30rem;width:100%;height:auto}svg text{fill:var(--fg);font-size:11px}
-.ring{fill:none;stroke:var(--line)}.shape{fill:var(--on);fill-opacity:.25;stroke:var(--on);stroke-width:2}
-.heat{white-space:nowrap}.cell{display:inline-block;width:1.35rem;height:1.1rem;border:1px solid var(--line);margin-right:2px;
-font-size:.7rem;line-height:1rem;text-align:center}
-.cell.on{background:var(--on);border-color:var(--on);color:var(--bg)}.cell.held{background:var(--claim)}.cell.goal{outline:2px solid var(--warn)}
-.invalid .cell.on{background:var(--soft);border-color:var(--soft)}.invalid .shape{fill:var(--soft);stroke:var(--soft)}
-.bar{display:flex;height:.9rem;min-width:6rem;background:var(--line)}.bar i{display:block}
-.t0{background:var(--s)}.t1{background:var(--a)}.t2{background:var(--o)}.t3{background:var(--h)}
-.key i{display:inline-block;width:.8rem;height:.8rem;margin:0 .3rem 0 .8rem}
+.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(19rem,100%),1fr));gap:1rem 1.5rem;align-items:center}
+figure{margin:0}.radar{display:block;width:100%;max-width:32rem;height:auto}.radar text{fill:var(--fg);font-size:13px}
+.ring{fill:none;stroke:var(--line)}.shape{fill:var(--on);fill-opacity:.28;stroke:var(--on);stroke-width:2.5}
+.goal{fill:none;stroke:var(--warn);stroke-width:2;stroke-dasharray:5 4}
+.key{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1.2rem}.key li{display:flex;align-items:center;gap:.45rem}
+.cells{display:inline-flex;gap:2px;vertical-align:middle}
+.c{display:inline-block;flex:none;width:1.4rem;height:1.35rem;border:1px solid var(--line);background:var(--card);color:var(--soft);font:.75rem/1.25rem system-ui,sans-serif;text-align:center}
+.c.on{background:var(--on);border-color:var(--on);color:var(--onfg)}.c.held{background:var(--held);color:var(--fg)}
+.c.gap{border:2px dashed var(--warn);line-height:1.1rem}.c.said{box-shadow:0 3px 0 var(--fg)}
+.heat td{vertical-align:middle}.heat td:nth-child(2){white-space:nowrap;width:1%}.heat a{text-decoration-thickness:1px;text-underline-offset:2px}
+.bar{display:block;width:100%;min-width:5rem;height:.85rem;margin:.3rem 0;background:var(--line)}.key .bar{width:1.1rem;min-width:1.1rem;margin:0}
+.t0{fill:var(--s)}.t1{fill:var(--a)}.t2{fill:var(--o)}.t3{fill:var(--h)}.lost{fill:var(--bad)}
 .error{color:var(--bad)}.warn{color:var(--warn)}
-details{border-bottom:1px solid var(--line);padding:.3rem 0}summary{cursor:pointer}
-details>div{padding:.25rem 0 .5rem 1rem}
-@media (max-width:38rem){body{font-size:15px}main{padding:1rem .6rem 3rem}.figures{gap:.5rem}.figures div{flex:1 1 40%;min-width:8rem}.figures b{font-size:1.2rem}th,td{padding:.3rem}}
-@media print{:root{--bg:#fff;--fg:#000;--card:#fff;--soft:#444}main{max-width:none;padding:0}h2,tr,details{break-inside:avoid}
-details::details-content{content-visibility:visible;block-size:auto}.cell,.bar,.bar i,.key i{print-color-adjust:exact}}
+details{border-bottom:1px solid var(--line)}summary{cursor:pointer;padding:.45rem 0}summary .cells{margin-right:.5rem}details>div{padding:.1rem 0 1rem 1rem}
+@media (max-width:44rem){body{font-size:15px}main{padding:1.1rem .7rem 3rem}h1{font-size:1.6rem}h2{margin-top:2.2rem}
+.figures{grid-template-columns:1fr 1fr}.figures dd{font-size:1.2rem}.c{width:1.15rem}th,td{padding:.35rem .3rem}details>div{padding-left:.3rem}
+.stack thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+.stack,.stack tbody,.stack tr,.stack td{display:block}.stack tr{border-bottom:1px solid var(--line);padding:.35rem .5rem}
+.stack td,.stack td.n{border:0;padding:.1rem 0;text-align:left}.stack td:empty{display:none}
+.stack td[data-name]:before{content:attr(data-name) ": ";color:var(--soft)}}
+@media print{:root,.invalid{color-scheme:light;--bg:#fff;--fg:#000;--card:#fff;--soft:#444;--line:#bbb;--link:#000;--good:#17663f;--bad:#a3231a;--warn:#7a4d00;--held:#c5dae9;--onfg:#fff;--h:#17663f;--o:#2f74ac;--a:#7a5ea6;--s:#a3782a}
+:root{--on:#1d5b86}.invalid{--on:#5d646b}
+body{font-size:10.5pt}main{max-width:none;padding:0}nav{display:none}h2,h3{break-after:avoid}tr,li,summary,figure{break-inside:avoid}
+details::details-content{content-visibility:visible;block-size:auto}*{print-color-adjust:exact}}
 "#;
+
+/// The style sheet as a source of a content security policy.
+pub(super) fn style_source() -> String {
+    format!("sha256-{}", STANDARD.encode(amc_crypto::sha256(STYLE.as_bytes()).0))
+}

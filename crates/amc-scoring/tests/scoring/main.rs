@@ -10,5 +10,6 @@ mod pages;
 mod properties;
 mod reported;
 mod runs;
+mod showcase;
 mod traces;
 mod world;
