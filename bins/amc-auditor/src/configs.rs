@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use amc_bundle::gate::GatePolicy;
 use amc_core::kinds::Dialect;
-use amc_core::{AgentId, limits};
+use amc_core::limits;
 use amc_workspace::config::{AmcConfig, GatewayConfig, Provider};
 use amc_workspace::home::{self, Home};
-use amc_workspace::{Answer, Failure, Opening};
+use amc_workspace::{AgentConfig, Answer, Failure, Opening, agent_of_path};
 use serde_json::json;
 
 use crate::unlock::{Unlocked, unlock};
@@ -19,7 +19,7 @@ pub(crate) fn sign(opening: &Opening, path: &str) -> Result<Answer, Failure> {
     let bytes = home::read_bounded(&home.file(&path), limits::CONFIG_BYTES_MAX).map_err(Failure::wrong)?;
     check(&path, &bytes)?;
     let unlocked = unlock(opening)?;
-    let version = unlocked.sign_config(&path, agent_of(&path).as_ref(), &bytes)?;
+    let version = unlocked.sign_config(&path, agent_of_path(&path).as_ref(), &bytes)?;
     close(unlocked)?;
     let data = json!({ "path": path, "version": version, "sha256": amc_crypto::sha256(&bytes) });
     Ok(Answer::new(&data, format!("Signed {path} as version {version}\n")))
@@ -87,16 +87,16 @@ fn relative(home: &Home, path: &str) -> Result<String, Failure> {
     }
 }
 
-fn agent_of(path: &str) -> Option<AgentId> {
-    path.strip_prefix("agents/")?.split('/').next().and_then(|id| AgentId::new(id).ok())
-}
-
 /// Nobody signs a file that no process could load.
 fn check(path: &str, bytes: &[u8]) -> Result<(), Failure> {
     match path {
         "amc.yaml" => AmcConfig::parse(bytes).map(drop).map_err(Failure::wrong),
         "gateway.yaml" => GatewayConfig::parse(bytes).map(drop).map_err(Failure::wrong),
         "bank.toml" => amc_scoring::Bank::parse(bytes).map(drop).map_err(Failure::wrong),
+        agent if agent.ends_with("/agent.config.yaml") => {
+            let id = agent_of_path(agent).ok_or_else(|| Failure::wrong(format!("{agent} is of no agent")))?;
+            AgentConfig::parse(&id, bytes).map(drop).map_err(Failure::wrong)
+        }
         policy if policy.ends_with("gatePolicy.json") => GatePolicy::parse(bytes).map(drop).map_err(Failure::wrong),
         _ => Ok(()),
     }

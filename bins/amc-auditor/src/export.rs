@@ -15,7 +15,7 @@ use amc_evidence::{Event, PayloadRef};
 use amc_ledger::{LogReader, PayloadLocation};
 use amc_scoring::Report;
 use amc_workspace::home;
-use amc_workspace::{Answer, Failure, Opening, SignedFile};
+use amc_workspace::{AgentConfig, Answer, Failure, Opening, SignedFile, agent_of_path};
 use clap::Args;
 use serde_json::json;
 
@@ -139,11 +139,8 @@ impl StoredRun {
             return Err(Failure::wrong(format!("{} is a run of {}, not of {}", plan.run, report.agent, plan.agent)));
         }
         let given = |name: &str| dir.join(name).is_file().then(|| read(name)).transpose();
-        let bank = StoredFile {
-            path: "bank.toml".to_owned(),
-            bytes: read("bank.toml")?,
-            signature: given("bank.toml.sig")?,
-        };
+        let bank =
+            StoredFile { path: "bank.toml".to_owned(), bytes: read("bank.toml")?, signature: given("bank.toml.sig")? };
         let target = match (&report.target, given("target.json")?) {
             (Some(target), Some(bytes)) => {
                 let path = format!("agents/{}/targets/{}.json", report.agent, target.id);
@@ -185,9 +182,13 @@ fn write(
     let keys = unlocked.home.auditor_keys(&unlocked.policy).map_err(Failure::wrong)?;
     let load = |path: &str| {
         let signature = fs::read(unlocked.home.file(&format!("{path}.sig"))).ok();
-        SignedFile::load(&unlocked.home, path, None, &keys).map(|file| (file, signature)).map_err(Failure::wrong)
+        let file = SignedFile::load(&unlocked.home, path, agent_of_path(path).as_ref(), &keys);
+        file.map(|file| (file, signature)).map_err(Failure::wrong)
     };
-    let files = [load("amc.yaml")?, load("gateway.yaml")?];
+    let of_agent = AgentConfig::path(&stored.report.agent);
+    let of_agent = Some(of_agent).filter(|path| unlocked.home.file(path).is_file());
+    let paths = ["amc.yaml", "gateway.yaml"].into_iter().chain(of_agent.as_deref());
+    let files = paths.map(load).collect::<Result<Vec<_>, _>>()?;
     let configs: Vec<SignedBytes<'_>> = files
         .iter()
         .map(|(file, signature)| SignedBytes { path: &file.path, bytes: &file.bytes, signature: signature.as_deref() })

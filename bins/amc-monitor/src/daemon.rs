@@ -7,17 +7,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use amc_core::kinds::{ConfigLoaded, MonitorStarted, MonitorStopped, SessionOutcome};
-use amc_core::{SOFTWARE, Tier};
+use amc_core::kinds::{AgentRegistered, ConfigLoaded, GatewayReloaded, MonitorStarted, MonitorStopped, Role};
+use amc_core::{AgentId, Clock as _, SOFTWARE, Tier};
 use amc_evidence::{Draft, LogState};
-use amc_ledger::AppendError;
+use amc_ledger::{AppendError, LogReader};
 use amc_workspace::home::HomeError;
-use amc_workspace::{Answer, Failure, Opening, SignedFile};
+use amc_workspace::protocol::Refusal;
+use amc_workspace::{AgentConfig, Answer, Failure, Opening, SignedFile, agent_of_path};
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::leases::LeaseBook;
 use crate::sessions::Sessions;
 use crate::unlock::{Unlocked, unlock};
 use crate::{channels, gateway, operator};
@@ -26,6 +29,7 @@ use crate::{channels, gateway, operator};
 pub(crate) struct Daemon {
     pub(crate) core: Unlocked,
     pub(crate) sessions: Sessions,
+    pub(crate) client_ids: gateway::ClientIds,
     gateway: Mutex<Option<RunningGateway>>,
     configs: Mutex<BTreeMap<String, ConfigLoaded>>,
     witnessing: Mutex<()>,
@@ -36,10 +40,13 @@ pub(crate) struct Daemon {
 }
 
 /// A gateway that said it listens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct RunningGateway {
     pub(crate) listen: String,
     pub(crate) pid: Option<i32>,
+    pub(crate) proxy_listen: Option<String>,
+    /// How often it has read its configuration again, and what came of the last time.
+    pub(crate) reloads: (u64, Option<GatewayReloaded>),
 }
 
 impl Daemon {
@@ -51,11 +58,18 @@ impl Daemon {
         *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) = gateway;
     }
 
+    /// Changes what is known of the running gateway.
+    pub(crate) fn change_gateway(&self, change: impl FnOnce(&mut RunningGateway)) {
+        if let Some(gateway) = &mut *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) {
+            change(gateway);
+        }
+    }
+
     /// Loads and judges a configuration file, and records it unless it is the one recorded last.
     pub(crate) fn load_config(&self, path: &str) -> Result<SignedFile, ConfigFailure> {
         let core = &self.core;
-        let keys = core.home.auditor_keys(&core.policy)?;
-        let file = SignedFile::load(&core.home, path, None, &keys)?;
+        let keys = core.home.auditor_keys(&core.policy_now()?)?;
+        let file = SignedFile::load(&core.home, path, agent_of_path(path).as_ref(), &keys)?;
         let loaded = file.loaded();
         let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
         if configs.get(path) != Some(&loaded) {
@@ -63,6 +77,20 @@ impl Daemon {
             configs.insert(path.to_owned(), loaded);
         }
         Ok(file)
+    }
+
+    /// What the signed configuration of the agent registers now; `None` where there is no such file,
+    /// or no signature that holds: an unsigned file is recorded as loaded and registers nothing.
+    pub(crate) fn registered(&self, agent: &AgentId) -> Result<Option<AgentRegistered>, Refusal> {
+        let path = AgentConfig::path(agent);
+        if !self.core.home.file(&path).is_file() {
+            return Ok(None);
+        }
+        let invalid = |error: &dyn std::fmt::Display| Refusal::Invalid(error.to_string());
+        let file = self.load_config(&path).map_err(|error| invalid(&error))?;
+        let Some(version) = file.version else { return Ok(None) };
+        let config = AgentConfig::parse(agent, &file.bytes).map_err(|error| invalid(&error))?;
+        Ok(Some(config.registered(version)))
     }
 
     /// Held while a cosignature is compared, recorded and made.
@@ -100,6 +128,9 @@ pub(crate) enum ConfigFailure {
     /// The file or the trust policy cannot be read.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// The keys that the auditor's log names cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The log takes nothing.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -112,9 +143,11 @@ pub(crate) fn start(opening: &Opening, while_used: bool) -> Result<Answer, Failu
     let operators = bind(&core.home.monitor_socket())?;
     let gateways = bind(&core.home.gateway_socket())?;
     watch_signals(stop.clone())?;
+    let leases = leases(&core)?;
     let daemon = Arc::new(Daemon {
         core,
-        sessions: Sessions::default(),
+        sessions: Sessions::with_leases(leases),
+        client_ids: gateway::ClientIds::default(),
         gateway: Mutex::new(None),
         configs: Mutex::new(BTreeMap::new()),
         witnessing: Mutex::new(()),
@@ -134,10 +167,32 @@ pub(crate) fn start(opening: &Opening, while_used: bool) -> Result<Answer, Failu
         Daemon::arrived,
     );
     accept(Arc::clone(&daemon), gateways, gateway::serve, |_| {});
+    tend_days(Arc::clone(&daemon));
     say_ready(&daemon);
     wait(&stopped);
     finish(&daemon)
 }
+
+/// The leases that the log knows.
+fn leases(core: &Unlocked) -> Result<LeaseBook, Failure> {
+    core.writer.publish().map_err(Failure::unable)?;
+    let log = LogReader::open(&core.home.log(Role::Monitor)).map_err(Failure::unable)?;
+    LeaseBook::read(&log).map_err(Failure::unable)
+}
+
+/// Seals the sessions of leases whose day is over.
+fn tend_days(daemon: Arc<Daemon>) {
+    thread::spawn(move || {
+        while !daemon.stopping.load(Ordering::SeqCst) {
+            thread::sleep(TEND_EVERY);
+            // A log that stopped is told by the next command.
+            let _ = daemon.sessions.tend(&daemon.core.writer, daemon.core.clock.now().wall_ns);
+        }
+    });
+}
+
+/// How soon after a day its sessions are looked at.
+const TEND_EVERY: Duration = Duration::from_secs(5);
 
 fn bind(path: &std::path::Path) -> Result<UnixListener, Failure> {
     let describe = |error| Failure::unable(format!("cannot listen at {}: {error}", path.display()));
@@ -204,12 +259,7 @@ fn wait(stopped: &Receiver<()>) {
 fn finish(daemon: &Daemon) -> Result<Answer, Failure> {
     daemon.stopping.store(true, Ordering::SeqCst);
     let core = &daemon.core;
-    for session in daemon.sessions.ids() {
-        daemon
-            .sessions
-            .seal(&core.writer, session, SessionOutcome::Interrupted)
-            .map_err(|error| Failure::unable(error.to_string()))?;
-    }
+    daemon.sessions.seal_all(&core.writer).map_err(|error| Failure::unable(error.to_string()))?;
     let events = core.writer.with_state(LogState::size);
     core.writer.append(Draft::new(Tier::Observed, MonitorStopped { events }), None).map_err(Failure::unable)?;
     core.writer.publish().map_err(Failure::unable)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use amc_core::kinds::{BoundaryMode, Fields, SessionOutcome};
-use amc_core::{SessionId, Tier};
+use amc_core::kinds::{BoundaryMode, Fields, Ingested, SessionOutcome};
+use amc_core::{AgentId, SessionId, Tier};
 use amc_evidence::Draft;
 use amc_ledger::witness::{self, Submission, WitnessError};
 use amc_workspace::AmcConfig;
@@ -21,6 +21,9 @@ use amc_workspace::protocol::{PROTOCOL_VERSION, Refusal};
 use crate::channels;
 use crate::daemon::Daemon;
 use crate::sessions::refusal;
+
+/// Bytes of a handed-in file's name.
+const INGEST_NAME_BYTES_MAX: usize = 255;
 
 /// Serves one connection; sessions that it leaves open are sealed as interrupted.
 pub(crate) fn serve(daemon: &Arc<Daemon>, stream: &UnixStream) {
@@ -46,12 +49,22 @@ fn answer(
         OperatorRequest::Status => Ok(OperatorReply::Status(status(daemon))),
         OperatorRequest::OpenSession(request) => open(daemon, own, request),
         OperatorRequest::Record { session, fields, payload } => record(daemon, own, session, fields, payload),
+        OperatorRequest::Ingest { agent, fields, payload } => ingest(daemon, agent, fields, payload),
         OperatorRequest::SealSession { session, outcome } => seal(daemon, own, session, outcome),
         OperatorRequest::Judge { candidates } => Ok(OperatorReply::Judged(judge(daemon, &candidates))),
         OperatorRequest::Cosign(request) => cosign(daemon, request),
         OperatorRequest::Leave => Ok(OperatorReply::Left { stopping: daemon.leaves() }),
         OperatorRequest::Shutdown => {
             daemon.stop();
+            Ok(OperatorReply::Done)
+        }
+        OperatorRequest::IssueLease(order) => {
+            let issued = daemon.sessions.issue(&daemon.core.writer, &daemon.core.clock, order)?;
+            Ok(OperatorReply::LeaseIssued(issued))
+        }
+        OperatorRequest::Leases => Ok(OperatorReply::Leases(daemon.sessions.leases(&daemon.core.clock))),
+        OperatorRequest::RevokeLease { lease } => {
+            daemon.sessions.revoke(&daemon.core.writer, &daemon.core.clock, &lease)?;
             Ok(OperatorReply::Done)
         }
     }
@@ -64,18 +77,26 @@ fn status(daemon: &Daemon) -> MonitorStatus {
         open_sessions: daemon.sessions.ids(),
         gateway_listen: daemon.gateway().map(|gateway| gateway.listen),
         gateway_pid: daemon.gateway().and_then(|gateway| gateway.pid),
+        proxy_listen: daemon.gateway().and_then(|gateway| gateway.proxy_listen),
+        gateway_reloads: daemon.gateway().map(|gateway| gateway.reloads).unwrap_or_default(),
     }
 }
 
 fn open(daemon: &Daemon, own: &mut BTreeSet<SessionId>, request: SessionRequest) -> Result<OperatorReply, Refusal> {
+    let agent = request.agent.clone();
+    let registered = daemon.registered(&agent)?;
     let opened = daemon.sessions.open(&daemon.core.writer, &daemon.core.clock, declared(daemon)?, request)?;
     own.insert(opened.session);
+    if let Some(registered) = registered {
+        let draft = Draft::in_session(agent, opened.session, Tier::Observed, registered);
+        daemon.core.writer.append(draft, None).map_err(refusal)?;
+    }
     let (session, number) = (opened.session, opened.number);
     Ok(OperatorReply::SessionOpened(SessionOpened { session, number, lease_token: opened.token }))
 }
 
 /// What `amc.yaml` declares about the trust boundary now.
-fn declared(daemon: &Daemon) -> Result<BoundaryMode, Refusal> {
+pub(crate) fn declared(daemon: &Daemon) -> Result<BoundaryMode, Refusal> {
     let invalid = |error: &dyn std::fmt::Display| Refusal::Invalid(error.to_string());
     let file = daemon.load_config("amc.yaml").map_err(|error| invalid(&error))?;
     let config = AmcConfig::parse(&file.bytes).map_err(|error| invalid(&error))?;
@@ -99,6 +120,7 @@ fn record(
         ProcessFields::Output(fields) => fields.into(),
         ProcessFields::Exit(fields) => fields.into(),
         ProcessFields::Probe(fields) => fields.into(),
+        ProcessFields::Traces(fields) => fields.into(),
     };
     let mut draft = Draft::in_session(agent, session, Tier::Observed, fields);
     let mut bytes = None;
@@ -108,6 +130,22 @@ fn record(
         bytes = stored;
     }
     let appended = daemon.core.writer.append(draft, bytes).map_err(refusal)?;
+    Ok(OperatorReply::Recorded { index: appended.index })
+}
+
+/// What somebody hands in stands outside of sessions, and this channel makes it SELF_REPORTED.
+fn ingest(
+    daemon: &Daemon,
+    agent: AgentId,
+    fields: Ingested,
+    payload: CapturedPayload,
+) -> Result<OperatorReply, Refusal> {
+    if fields.name.len() > INGEST_NAME_BYTES_MAX {
+        return Err(Refusal::Invalid(format!("a file's name has at most {INGEST_NAME_BYTES_MAX} bytes")));
+    }
+    let (reference, stored) = channels::payload(payload)?;
+    let draft = Draft { agent: Some(agent), ..Draft::new(Tier::SelfReported, fields) }.with_payload(reference);
+    let appended = daemon.core.writer.append(draft, stored).map_err(refusal)?;
     Ok(OperatorReply::Recorded { index: appended.index })
 }
 
@@ -147,7 +185,8 @@ fn cosign(daemon: &Daemon, request: CosignRequest) -> Result<OperatorReply, Refu
     let submission = Submission { note, old_size: request.old_size, proof: request.proof };
     let core = &daemon.core;
     let one_at_a_time = daemon.witnessing();
-    let result = witness::cosign(&core.writer, &core.witness, &core.policy, submission, now_s(&core.clock));
+    let policy = core.policy_now().map_err(|error| invalid(&error))?;
+    let result = witness::cosign(&core.writer, &core.witness, &policy, submission, now_s(&core.clock));
     drop(one_at_a_time);
     match result {
         Ok(note) => {

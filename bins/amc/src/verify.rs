@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use amc_core::kinds::{ConfigSigned, ConfigState, Fields, Role, RunRecorded};
-use amc_core::{AgentId, Finding, FindingCode, limits};
+use amc_core::kinds::{ConfigSigned, ConfigState, Fields, LogHead, Role, RunRecorded};
+use amc_core::{Finding, FindingCode, limits};
 use amc_crypto::{Checkpoint, Note, TrustPolicy};
-use amc_ledger::VerifyMode;
+use amc_ledger::pair::is_file_of_log;
 use amc_ledger::pair::{LogVerdict, PairOptions, PairVerdict, verify_pair};
+use amc_ledger::{VerifyMode, line};
 use amc_scoring::Report;
 use amc_workspace::home::{self, Home};
-use amc_workspace::{Answer, Failure, Opening, SignedFile};
+use amc_workspace::{Answer, Failure, Opening, SignedFile, agent_of_path};
 use serde_json::{Value, json};
 
 use crate::cli::{VerifyPlan, WhichLogs};
@@ -38,6 +39,7 @@ impl Recorded {
 
 pub(crate) fn verify(opening: &Opening, plan: &VerifyPlan) -> Result<Answer, Failure> {
     let (home, policy, _) = opening.workspace()?;
+    let policy = line::learned(&policy, &home.log(Role::Monitor), &home.log(Role::Auditor)).map_err(Failure::wrong)?;
     let brought = brought_checkpoints(&policy, &plan.checkpoints)?;
     let mode = if plan.quick { VerifyMode::Quick } else { VerifyMode::Full };
     let present = |role: Role, wanted: WhichLogs| {
@@ -57,7 +59,7 @@ pub(crate) fn verify(opening: &Opening, plan: &VerifyPlan) -> Result<Answer, Fai
         let failure = Failure::bad(&error);
         error.finding().cloned().into_iter().fold(failure, Failure::with)
     })?;
-    let mut findings = log_findings(&verdict);
+    let mut findings = log_findings(&home, &verdict);
     if verdict.audit.is_some() && mode == VerifyMode::Full {
         findings.extend(config_findings(&home, &policy, &recorded)?);
         findings.extend(
@@ -72,15 +74,18 @@ pub(crate) fn verify(opening: &Opening, plan: &VerifyPlan) -> Result<Answer, Fai
     Ok(Answer { findings, ..Answer::new(&data(&verdict, mode), text(&verdict, mode, good)) })
 }
 
-/// The findings of both logs; a file of a log is named as it stands in the home, since both logs have the same files.
-fn log_findings(verdict: &PairVerdict) -> Vec<Finding> {
+/// The findings of both logs; a file of a log is named as it stands in the home, since all logs have the same files.
+fn log_findings(home: &Home, verdict: &PairVerdict) -> Vec<Finding> {
     let logs = [(Role::Monitor, &verdict.evidence), (Role::Auditor, &verdict.audit)];
     let found = logs.into_iter().filter_map(|(role, log)| Some((role, log.as_ref()?)));
     let placed = |role: Role, finding: &Finding| {
-        let is_file =
-            ["checkpoint", "payloads/", "segments/", "tile/"].iter().any(|file| finding.subject.starts_with(file));
-        let subject =
-            if is_file { format!("logs/{}/{}", role.log_name(), finding.subject) } else { finding.subject.clone() };
+        let subject = &finding.subject;
+        let is_ended = subject.split_once('/').is_some_and(|(dir, _)| role.log_number(dir).is_some());
+        let subject = match is_file_of_log(subject) {
+            true => format!("logs/{}/{subject}", role.log_dir(home.log_number(role))),
+            false if is_ended => format!("logs/{subject}"),
+            false => subject.clone(),
+        };
         Finding { subject, ..finding.clone() }
     };
     found.flat_map(|(role, log)| log.report.findings.iter().map(move |finding| placed(role, finding))).collect()
@@ -150,9 +155,11 @@ fn run_finding(home: &Home, policy: &TrustPolicy, run: &RunRecorded) -> Result<O
 fn data(verdict: &PairVerdict, mode: VerifyMode) -> Value {
     let log = |log: &Option<LogVerdict>| match log {
         None => json!({ "absent": true }),
-        Some(LogVerdict { report, cosigned_size }) => json!({
-            "events": report.events, "sessions": report.sessions, "size": report.head.size,
-            "root": report.head.root, "cosigned_size": cosigned_size, "open_sessions": report.open_sessions.len(),
+        Some(LogVerdict { report, cosigned_size, witnesses, ended }) => json!({
+            "origin": report.head.origin, "events": report.events, "sessions": report.sessions,
+            "size": report.head.size, "root": report.head.root, "cosigned_size": cosigned_size,
+            "cosigned_by": witnesses.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            "open_sessions": report.open_sessions.len(), "ended": ended,
         }),
     };
     let mode = if mode == VerifyMode::Full { "full" } else { "quick" };
@@ -162,10 +169,17 @@ fn data(verdict: &PairVerdict, mode: VerifyMode) -> Value {
 fn text(verdict: &PairVerdict, mode: VerifyMode, good: bool) -> String {
     let line = |name: &str, log: &Option<LogVerdict>| match log {
         None => format!("{name:<9} absent\n"),
-        Some(LogVerdict { report, cosigned_size }) => format!(
-            "{name:<9} {} events, {} sessions, root {}; cosigned up to {cosigned_size}\n",
-            report.head.size, report.sessions, report.head.root
-        ),
+        Some(LogVerdict { report, cosigned_size, witnesses, ended }) => {
+            let LogHead { origin, size, root } = &report.head;
+            let by: Vec<&str> = witnesses.iter().map(|(name, _)| name.as_str()).collect();
+            let by = if by.is_empty() { String::new() } else { format!(" by {}", by.join(", ")) };
+            let sessions = report.sessions;
+            let before = ended.iter().map(|old| format!("{:<9} {} ended at size {}\n", "", old.origin, old.size));
+            before.collect::<String>()
+                + &format!(
+                    "{name:<9} {origin}: {size} events, {sessions} sessions, root {root}; cosigned up to {cosigned_size}{by}\n"
+                )
+        }
     };
     let mut text = line("evidence", &verdict.evidence) + &line("audit", &verdict.audit);
     if mode == VerifyMode::Quick {
@@ -177,9 +191,9 @@ fn text(verdict: &PairVerdict, mode: VerifyMode, good: bool) -> String {
 /// One configuration file and its signature.
 pub(crate) fn config(opening: &Opening, path: &str) -> Result<Answer, Failure> {
     let (home, policy, _) = opening.workspace()?;
+    let policy = line::learned(&policy, &home.log(Role::Monitor), &home.log(Role::Auditor)).map_err(Failure::wrong)?;
     let keys = home.auditor_keys(&policy).map_err(Failure::wrong)?;
-    let agent = path.strip_prefix("agents/").and_then(|rest| AgentId::new(rest.split('/').next()?).ok());
-    let file = SignedFile::load(&home, path, agent.as_ref(), &keys).map_err(Failure::wrong)?;
+    let file = SignedFile::load(&home, path, agent_of_path(path).as_ref(), &keys).map_err(Failure::wrong)?;
     if path == "gateway.yaml" {
         amc_workspace::GatewayConfig::parse(&file.bytes).map_err(Failure::wrong)?;
     }

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 
 use amc_core::kinds::{Dialect, EnvironmentBuilt};
+use amc_workspace::providers;
 
 /// Names that pass from the operator to the agent, beside `LC_*`: what programs need to find their
 /// files, their language and their terminal.
@@ -42,6 +43,8 @@ pub struct Routes {
     pub listen: SocketAddr,
     /// Configured providers: name and dialect.
     pub providers: Vec<(String, Dialect)>,
+    /// Where the egress proxy listens, where there is one.
+    pub proxy: Option<SocketAddr>,
 }
 
 /// An agent's environment, with the record of how it was made.
@@ -110,21 +113,16 @@ fn looks_secret(name: &OsStr) -> bool {
     ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSPHRASE", "CREDENTIAL"].iter().any(|word| upper.contains(word))
 }
 
-/// `<NAME>_BASE_URL` and `<NAME>_API_KEY` for every provider. Clients of the OpenAI dialect want
-/// the base URL to end in `/v1`; Anthropic's want none.
+/// What each provider's clients read, and the proxy's variables where there is one.
 fn route_variables(routes: &Routes, lease: &str) -> BTreeMap<OsString, OsString> {
-    let mut variables = BTreeMap::new();
-    for (name, dialect) in &routes.providers {
-        let version = match dialect {
-            Dialect::Openai => "/v1",
-            Dialect::Anthropic => "",
-        };
-        let prefix = name.to_uppercase().replace('-', "_");
-        let url = format!("http://{}/{name}{version}", routes.listen);
-        variables.insert(format!("{prefix}_BASE_URL").into(), url.into());
-        variables.insert(format!("{prefix}_API_KEY").into(), lease.into());
+    let origin = format!("http://{}", routes.listen);
+    let providers = routes.providers.iter();
+    let mut variables: Vec<_> =
+        providers.flat_map(|(name, dialect)| providers::variables(name, *dialect, &origin, lease)).collect();
+    if let Some(proxy) = routes.proxy {
+        variables.extend(providers::proxy_variables(&proxy.to_string(), lease));
     }
-    variables
+    variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 #[cfg(test)]
@@ -135,6 +133,7 @@ mod tests {
         Routes {
             listen: SocketAddr::from(([127, 0, 0, 1], 3210)),
             providers: vec![("openai".into(), Dialect::Openai), ("anthropic".into(), Dialect::Anthropic)],
+            proxy: None,
         }
     }
 

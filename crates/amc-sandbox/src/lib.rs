@@ -14,6 +14,7 @@ pub mod process;
 pub mod recorder;
 pub mod redact;
 mod terminal;
+pub mod traces;
 
 pub use command::{Executable, ResolveError};
 pub use environment::{Environment, Routes};

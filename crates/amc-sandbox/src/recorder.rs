@@ -16,6 +16,7 @@ use amc_workspace::protocol::operator::{OperatorReply, OperatorRequest, ProcessF
 use amc_workspace::protocol::{Client, ClientError, Refusal};
 
 use crate::redact::Redactor;
+use crate::traces::Scanner;
 
 /// Gathered bytes that make an event at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -116,6 +117,7 @@ struct Gathered {
     offset: u64,
     since: Instant,
     redactor: Redactor,
+    traces: Scanner,
 }
 
 impl Worker {
@@ -145,6 +147,7 @@ impl Worker {
             offset: 0,
             since: Instant::now(),
             redactor: Redactor::new(secret),
+            traces: Scanner::new(stream, secret),
         });
         if gathered.bytes.is_empty() {
             gathered.since = Instant::now();
@@ -165,7 +168,11 @@ impl Worker {
         if last {
             stored.extend(gathered.redactor.finish());
         }
-        if wire.is_empty() && stored.is_empty() {
+        let mut traces = if stream == Stream::Stdin { Vec::new() } else { gathered.traces.push(&wire) };
+        if last && stream != Stream::Stdin {
+            traces.extend(gathered.traces.finish());
+        }
+        if wire.is_empty() && stored.is_empty() && traces.is_empty() {
             return Ok(());
         }
         let len = wire.len() as u64;
@@ -179,8 +186,14 @@ impl Worker {
         };
         let output = ProcessOutput { stream, offset: gathered.offset, len };
         gathered.offset += len;
-        record(&mut self.client, self.session, ProcessFields::Output(output), Some(payload))?;
-        self.events += 1;
+        if len > 0 || !payload.bytes.is_empty() {
+            record(&mut self.client, self.session, ProcessFields::Output(output), Some(payload))?;
+            self.events += 1;
+        }
+        for lines in traces {
+            record(&mut self.client, self.session, ProcessFields::Traces(lines), None)?;
+            self.events += 1;
+        }
         Ok(())
     }
 }

@@ -50,6 +50,33 @@ pub struct GatewayConfig {
     /// Bounds on waiting; there is none on the whole of a call.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// How often a call may be tried again that brought no answer, or 429, 500, 502, 503, 504 or 529.
+    #[serde(default)]
+    pub retries: u32,
+    /// Where Prometheus may ask for figures, a loopback address; `null` for nowhere.
+    #[serde(default = "default_metrics")]
+    pub metrics: Option<SocketAddr>,
+    /// Beginnings of keys of one's own, which are kept out of what is stored.
+    #[serde(default)]
+    pub secret_prefixes: Vec<String>,
+    /// The egress proxy; there is none without this.
+    #[serde(default)]
+    pub egress: Option<EgressConfig>,
+}
+
+/// The egress proxy: what is not allowed is denied.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct EgressConfig {
+    /// Where agents reach it.
+    #[serde(default = "default_egress_listen")]
+    pub listen: SocketAddr,
+    /// `host:port`, or `*.domain:port` for every name below a domain.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Hosts of the allow-list that may have addresses of private networks.
+    #[serde(default)]
+    pub internal: Vec<String>,
 }
 
 /// One provider.
@@ -60,6 +87,46 @@ pub struct Provider {
     pub dialect: Dialect,
     /// `http://` or `https://`, host, optional port and path.
     pub base_url: String,
+    /// Which header carries its key, where that is not the dialect's own.
+    #[serde(default)]
+    pub key_header: Option<KeyHeader>,
+}
+
+/// A header that carries a provider's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyHeader {
+    /// `Authorization: Bearer KEY`.
+    Authorization,
+    /// `x-api-key: KEY`.
+    XApiKey,
+    /// `api-key: KEY`.
+    ApiKey,
+    /// `x-goog-api-key: KEY`.
+    XGoogApiKey,
+}
+
+impl KeyHeader {
+    /// The header's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KeyHeader::Authorization => "authorization",
+            KeyHeader::XApiKey => "x-api-key",
+            KeyHeader::ApiKey => "api-key",
+            KeyHeader::XGoogApiKey => "x-goog-api-key",
+        }
+    }
+}
+
+impl Provider {
+    /// The header that carries this provider's key.
+    pub fn key_header(&self) -> KeyHeader {
+        self.key_header.unwrap_or(match self.dialect {
+            Dialect::Openai => KeyHeader::Authorization,
+            Dialect::Anthropic => KeyHeader::XApiKey,
+            Dialect::Gemini => KeyHeader::XGoogApiKey,
+        })
+    }
 }
 
 /// When an answer's head may leave the gateway.
@@ -95,6 +162,15 @@ fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 3210))
 }
 
+fn default_egress_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 3211))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "serde wants a function that gives the field's own type")]
+fn default_metrics() -> Option<SocketAddr> {
+    Some(SocketAddr::from(([127, 0, 0, 1], 3213)))
+}
+
 /// A configuration file that does not say what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -118,7 +194,7 @@ pub enum ConfigError {
     },
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &'static str, bytes: &[u8]) -> Result<T, ConfigError> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &'static str, bytes: &[u8]) -> Result<T, ConfigError> {
     let fail = |message: String| ConfigError::Yaml { path, message };
     let text = std::str::from_utf8(bytes).map_err(|_| fail("the file is not UTF-8".into()))?;
     serde_saphyr::from_str(text).map_err(|error| fail(error.to_string()))
@@ -168,6 +244,27 @@ impl GatewayConfig {
                 return refuse(format!("providers.{name}.baseUrl"), message);
             }
         }
+        if config.retries > RETRIES_MAX {
+            return refuse("retries".to_owned(), "at most 5");
+        }
+        if config.metrics.is_some_and(|address| !address.ip().is_loopback()) {
+            return refuse("metrics".to_owned(), "figures are for this machine: a loopback address, or null");
+        }
+        let too_short = |prefix: &String| prefix.len() < 3 || !prefix.bytes().all(|byte| byte.is_ascii_graphic());
+        if let Some(prefix) = config.secret_prefixes.iter().find(|prefix| too_short(prefix)) {
+            return refuse(format!("secretPrefixes: {prefix:?}"), "a prefix has at least 3 characters, and no spaces");
+        }
+        if let Some(egress) = &config.egress {
+            if let Some(entry) = egress.allow.iter().find(|entry| split_host_port(entry).is_none()) {
+                return refuse(format!("egress.allow: {entry:?}"), NOT_HOST_PORT);
+            }
+            let allowed = |host: &String| {
+                egress.allow.iter().any(|entry| split_host_port(entry).is_some_and(|(allowed, _)| allowed == host))
+            };
+            if let Some(host) = egress.internal.iter().find(|host| !allowed(host)) {
+                return refuse(format!("egress.internal: {host:?}"), "it names no host of egress.allow");
+            }
+        }
         Ok(config)
     }
 
@@ -177,13 +274,17 @@ impl GatewayConfig {
             "# Signed by the auditor. After a change: amc config sign gateway.yaml\nlisten: {}\nproviders:\n",
             scalar(&self.listen.to_string())
         );
-        for (name, Provider { dialect, base_url }) in &self.providers {
+        for (name, Provider { dialect, base_url, key_header }) in &self.providers {
             let dialect = match dialect {
                 Dialect::Openai => "openai",
                 Dialect::Anthropic => "anthropic",
+                Dialect::Gemini => "gemini",
             };
             let (name, base_url) = (scalar(name), scalar(base_url));
             text += &format!("  {name}:\n    dialect: {dialect}\n    baseUrl: {base_url}\n");
+            if let Some(header) = key_header {
+                text += &format!("    keyHeader: {}\n", header.name());
+            }
         }
         if self.receipts == ReceiptMode::Eager {
             text += "receipts: eager\n";
@@ -193,18 +294,46 @@ impl GatewayConfig {
             text +=
                 &format!("timeouts:\n  connectMs: {connect_ms}\n  firstByteMs: {first_byte_ms}\n  idleMs: {idle_ms}\n");
         }
+        if self.retries > 0 {
+            text += &format!("retries: {}\n", self.retries);
+        }
+        if self.metrics != default_metrics() {
+            let metrics = self.metrics.map_or("null".to_owned(), |address| scalar(&address.to_string()));
+            text += &format!("metrics: {metrics}\n");
+        }
+        text += &list("secretPrefixes", "", &self.secret_prefixes);
+        if let Some(EgressConfig { listen, allow, internal }) = &self.egress {
+            text += &format!("egress:\n  listen: {}\n", scalar(&listen.to_string()));
+            text += &list("allow", "  ", allow);
+            text += &list("internal", "  ", internal);
+        }
         text
     }
 
     /// The configuration of a new workspace.
     pub fn initial() -> Self {
-        let provider = |dialect, base_url: &str| Provider { dialect, base_url: base_url.to_owned() };
-        let providers = BTreeMap::from([
-            ("openai".to_owned(), provider(Dialect::Openai, "https://api.openai.com/v1")),
-            ("anthropic".to_owned(), provider(Dialect::Anthropic, "https://api.anthropic.com")),
-        ]);
-        let (receipts, timeouts) = (ReceiptMode::default(), Timeouts::default());
-        GatewayConfig { listen: default_listen(), providers, receipts, timeouts }
+        let known = ["openai", "anthropic"].into_iter();
+        let providers = known.filter_map(|name| Some((name.to_owned(), crate::providers::known(name)?))).collect();
+        GatewayConfig {
+            listen: default_listen(),
+            providers,
+            receipts: ReceiptMode::default(),
+            timeouts: Timeouts::default(),
+            retries: 0,
+            metrics: default_metrics(),
+            secret_prefixes: Vec::new(),
+            egress: None,
+        }
+    }
+
+    /// Allows egress to these `host:port`, with a proxy at `listen` where one is named.
+    pub fn allow_egress(&mut self, listen: Option<SocketAddr>, allow: &[String]) {
+        let fresh = || EgressConfig { listen: default_egress_listen(), allow: Vec::new(), internal: Vec::new() };
+        let egress = self.egress.get_or_insert_with(fresh);
+        egress.listen = listen.unwrap_or(egress.listen);
+        egress.allow.extend(allow.iter().cloned());
+        egress.allow.sort();
+        egress.allow.dedup();
     }
 
     /// Whether agents on other machines could reach this listener.
@@ -214,6 +343,43 @@ impl GatewayConfig {
             IpAddr::V6(ip) => !ip.is_loopback(),
         }
     }
+}
+
+/// Host and port of an entry of an allow-list: a name in lowercase, `*.` and a name, or an address
+/// (of IPv6 in brackets).
+pub fn split_host_port(entry: &str) -> Option<(&str, u16)> {
+    let (host, port) = entry.rsplit_once(':')?;
+    let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_v6 = bare.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    let is_v4 = host.parse::<std::net::Ipv4Addr>().is_ok();
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    (is_v4 || is_v6 || is_host_name(name)).then_some((host, port))
+}
+
+/// Whether a text is a host's name in its one spelling: labels of lowercase letters, digits, hyphens
+/// and underscores, no dot at the end, and nothing that a resolver could take for an address (a last
+/// label of digits, or of hexadecimal ones).
+pub fn is_host_name(text: &str) -> bool {
+    let plain = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
+    };
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
+        || last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    text.len() <= 253 && !numeric && text.split('.').all(plain)
+}
+
+/// A list as YAML; nothing where it is empty.
+fn list(key: &str, indent: &str, items: &[String]) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    let items: Vec<String> = items.iter().map(|item| format!("{indent}  - {}\n", scalar(item))).collect();
+    format!("{indent}{key}:\n{}", items.concat())
 }
 
 /// A text as YAML reads it back: plain where that means the same, else in quotes (`[::1]:0` would be a list).
@@ -232,3 +398,8 @@ fn check_base_url(url: &str) -> Result<(), &'static str> {
     }
     if url.chars().all(plain) { Ok(()) } else { Err("a base URL has no spaces, quotes, query or fragment") }
 }
+
+/// More attempts would only hide an outage.
+const RETRIES_MAX: u32 = 5;
+
+const NOT_HOST_PORT: &str = "an entry is host:port or *.domain:port, with the host in lowercase";

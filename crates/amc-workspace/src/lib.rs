@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent_config;
 pub mod answer;
 pub mod call;
 pub mod clock;
@@ -20,9 +21,10 @@ pub mod protocol;
 pub mod providers;
 pub mod signed;
 
+pub use agent_config::AgentConfig;
 pub use answer::{Answer, Exit, Failure};
 pub use clock::SystemClock;
 pub use config::{AmcConfig, GatewayConfig, Provider};
 pub use home::{Home, HomeError};
 pub use opening::Opening;
-pub use signed::SignedFile;
+pub use signed::{SignedFile, agent_of_path};

@@ -25,6 +25,11 @@ pub struct SignedFile {
     pub finding: Option<Finding>,
 }
 
+/// The agent that a workspace path belongs to, where it belongs to one: its signature names it.
+pub fn agent_of_path(path: &str) -> Option<AgentId> {
+    path.strip_prefix("agents/")?.split('/').next().and_then(|id| AgentId::new(id).ok())
+}
+
 impl SignedFile {
     /// Reads `relative` and its `.sig`, and judges the signature under the pinned keys.
     ///
