@@ -285,7 +285,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
     let temporary = dir.join(format!(".{name}.{}.tmp", std::process::id()));
     let directory = fs::File::open(dir).map_err(io_error("open", dir))?;
     let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        // A name that is there already is a leftover, or a link that somebody else wants followed.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;

@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -20,6 +22,7 @@ use amc_workspace::protocol::{Client, Frame, PROTOCOL_VERSION, Refusal, encode_f
 use serde_json::{Value, json};
 
 use crate::home::TestHome;
+use crate::probe::{Other, mode, passable};
 use crate::services::Up;
 
 type GatewayClient = Client<GatewayRequest, GatewayReply>;
@@ -215,6 +218,74 @@ fn a_session_belongs_to_the_connection_that_opened_it() {
     assert_eq!(home.evidence_of("process_exit").len(), 1);
     assert_eq!(home.evidence_of("session_seal")[0]["fields"]["outcome"], "sealed");
     home.json(&["verify"]).ends(0);
+}
+
+#[test]
+fn the_sockets_are_for_their_owner_in_a_directory_for_its_owner() {
+    let home = TestHome::new();
+    let up = Up::start(&home);
+    let bits = |path: &str| fs::metadata(home.file(path)).expect("it is there").permissions().mode() & 0o7777;
+    assert_eq!((bits(""), bits("run")), (0o700, 0o700));
+    for entry in fs::read_dir(home.file("run")).expect("a directory") {
+        let name = format!("run/{}", entry.expect("an entry").file_name().display());
+        assert_eq!(bits(&name), 0o600, "{name}");
+    }
+    drop(up);
+}
+
+#[test]
+fn another_users_process_is_not_answered_on_any_socket_that_it_can_connect_to() {
+    let Some(other) = Other::of("irc") else { return };
+    if !Path::new("/usr/bin/python3").exists() {
+        println!("SKIPPED: a client as another user needs /usr/bin/python3");
+        return;
+    }
+    let home = TestHome::new();
+    passable(&home);
+    let up = Up::start(&home);
+    // Handed out by somebody with the right to: the socket itself under a path that is open to all.
+    let script = "import socket, sys\nwith socket.socket(socket.AF_UNIX) as s:\n    s.settimeout(10)\n    \
+                  s.connect(sys.argv[1])\n    s.sendall(bytes([3, 0, 0, 0, 0, 0, 1]))\n    \
+                  print('answered' if s.recv(1) else 'closed')";
+    for name in ["monitor.sock", "gateway.sock"] {
+        let open = home.beside(name);
+        fs::hard_link(home.file("run").join(name), &open).expect("another name of the socket");
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o666)).expect("its mode");
+        let ask = |uid: u32, gid: u32| {
+            let mut python = std::process::Command::new("/usr/bin/python3");
+            let output = python.args(["-c", script]).arg(&open).uid(uid).gid(gid).output().expect("python starts");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            // Closed at once, or before the request was read.
+            if said.contains("ConnectionResetError") || said.contains("BrokenPipeError") {
+                return "closed".to_owned();
+            }
+            assert!(output.status.success(), "{said}");
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        };
+        assert_eq!(ask(0, 0), "answered", "{name} answers its owner");
+        assert_eq!(ask(other.uid, other.gid), "closed", "{name} answers a stranger");
+    }
+    drop(up);
+    home.json(&["verify"]).ends(0);
+}
+
+#[test]
+fn a_home_that_was_loosened_is_refused_with_the_command_that_mends_it() {
+    let home = TestHome::new();
+    for loose in [0o755, 0o711, 0o750, 0o701] {
+        mode(&home.root(), loose);
+        for arguments in [&["up"][..], &["status"], &["wrap", "--agent", "support", "--", "true"], &["verify"]] {
+            let refused = home.amc(arguments);
+            assert!(![0, 1].contains(&refused.code), "{loose:o}: {refused}");
+            refused.says(&["chmod 700", &home.root().display().to_string()]);
+        }
+    }
+    mode(&home.root(), 0o700);
+    mode(&home.file("run"), 0o755);
+    let refused = home.amc(&["up"]).ends(3);
+    assert!(refused.stderr.contains("chmod 700") && refused.stderr.contains("/run"), "{refused}");
+    mode(&home.file("run"), 0o700);
+    drop(Up::start(&home));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod boundary;
 mod channels;
 mod configs;
 mod home;
+mod hostile;
 mod json;
 mod passphrases;
 mod probe;

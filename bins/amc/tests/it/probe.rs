@@ -320,13 +320,13 @@ fn a_rule_of_sudo_for_one_command_is_found_and_named() {
 }
 
 /// A home whose owner is not root, and `amc` as that owner.
-struct Unprivileged {
-    home: TestHome,
+pub(crate) struct Unprivileged {
+    pub(crate) home: TestHome,
     uid: u32,
 }
 
 impl Unprivileged {
-    fn new(uid: u32) -> Option<Self> {
+    pub(crate) fn new(uid: u32) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             println!("SKIPPED: only root can act as an operator who is not root");
             return None;
@@ -341,10 +341,20 @@ impl Unprivileged {
         Some(Unprivileged { home, uid })
     }
 
-    fn amc(&self, arguments: &[&str]) -> Answer {
-        let mut command = self.home.command();
-        // No group of root's goes along: the kernel drops them with the user, as `Command` does it.
-        Answer::of(command.args(arguments).uid(self.uid).gid(self.uid))
+    pub(crate) fn amc(&self, arguments: &[&str]) -> Answer {
+        self.run(self.home.command().args(arguments))
+    }
+
+    /// Runs a command as the operator; a root's groups do not go along.
+    pub(crate) fn run(&self, command: &mut Command) -> Answer {
+        Answer::of(command.uid(self.uid).gid(self.uid))
+    }
+}
+
+impl Drop for Unprivileged {
+    fn drop(&mut self) {
+        // What agents left behind; the shell that ends them is one of them.
+        let _ = Command::new("sh").args(["-c", "kill -9 -1"]).uid(self.uid).gid(self.uid).status();
     }
 }
 

@@ -10,13 +10,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Frame, read_frame, write_frame};
+use crate::home;
 
 /// Listens at `path`, mode 0600, in place of a socket that a dead process left there. Whoever calls
-/// this knows that no living process listens there.
+/// this knows that no living process listens there. The directory must be closed to others, so that
+/// nobody connects before the mode is set.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// When the socket cannot be made, or its directory is looser than 0700.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    home::check_mode(path.parent().unwrap_or(Path::new("/")), 0o700).map_err(io::Error::other)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
