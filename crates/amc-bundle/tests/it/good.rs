@@ -129,13 +129,10 @@ fn a_configuration_that_changed_since_the_run_is_left_out_and_said() {
 #[test]
 fn claims_and_target_travel_along_and_cannot_be_changed() {
     let bank = Bank::parse(SHIPPED_BANK).expect("the shipped bank");
-    let (id, question) = (&bank.id, &bank.questions[0].id);
+    let question = &bank.questions[0].id;
     let claims = format!(r#"{{"version":1,"levels":{{"{question}":5}}}}"#).into_bytes();
-    let version = bank.version;
-    let target = format!(
-        r#"{{"version":1,"id":"q3","agent":"alpha","bank":"{id}","bank_version":{version},"levels":{{"{question}":3}}}}"#
-    );
-    let aims = Aims { claims: Some(claims), target: Some(target.into_bytes()) };
+    let target = crate::world::target();
+    let aims = Aims { claims: Some(claims), target: Some(target) };
     let (keys, evidence, audit) = World::logs(Plan::default());
     let world = World::run(keys, evidence, audit, 2, aims);
     assert!(world.report.claims_sha256.is_some() && world.report.target.is_some());

@@ -1,6 +1,7 @@
 //! Bundles and gates from outside: real logs, real keys, real scores, and every defect by name.
 
 mod certs;
+mod defects;
 mod gate;
 mod good;
 mod hostile;

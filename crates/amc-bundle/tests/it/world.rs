@@ -141,6 +141,16 @@ pub(crate) struct Aims {
     pub(crate) target: Option<Vec<u8>>,
 }
 
+/// A target profile for the shipped bank.
+pub(crate) fn target() -> Vec<u8> {
+    let bank = Bank::parse(SHIPPED_BANK).expect("the shipped bank");
+    let (id, version, question) = (&bank.id, bank.version, &bank.questions[0].id);
+    format!(
+        r#"{{"version":1,"id":"q3","agent":"alpha","bank":"{id}","bank_version":{version},"levels":{{"{question}":3}}}}"#
+    )
+    .into_bytes()
+}
+
 pub(crate) const TARGET_PATH: &str = "agents/alpha/targets/q3.json";
 
 /// How a world differs from the plain one.
