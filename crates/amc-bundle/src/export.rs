@@ -238,7 +238,17 @@ fn choose_audit<'a, E, A>(input: &ExportInput<'a, E, A>) -> Result<Vec<&'a Verif
             && matches!(&record.fields, Some(Fields::RunRecorded(run)) if run.run_id == report.run_id)
     });
     let own = own.filter(|record| record.event.index < head.size).ok_or(ExportError::RunNotCovered)?;
-    Ok(slice().filter(|record| chosen.contains(&record.event.index)).chain([own]).collect())
+    // What the run did not read yet and a verifier must walk from the pinned key to the checkpoint's.
+    let later = events.iter().filter(|record| {
+        let index = record.event.index;
+        let about_keys =
+            matches!(&record.fields, Some(Fields::KeyRotated(_) | Fields::KeyRevoked(_) | Fields::LogSucceeded(_)));
+        about_keys && index >= report.audit.size && index < head.size
+    });
+    let mut all: Vec<_> =
+        slice().filter(|record| chosen.contains(&record.event.index)).chain([own]).chain(later).collect();
+    all.sort_by_key(|record| record.event.index);
+    Ok(all)
 }
 
 fn checkpoint_of(note: &Note) -> Result<LogHead, ExportError> {

@@ -126,6 +126,18 @@ impl TrustPolicy {
         keys
     }
 
+    /// Every key that the logs of a role had, pinned and learned.
+    pub fn keys_of_role(&self, role: Role) -> Vec<PublicKey> {
+        let logs = self.logs.iter().chain(&self.successors).filter(|key| role_of_origin(key.name()) == Some(role));
+        let mut keys = Vec::new();
+        for key in logs.flat_map(|log| self.log_keys(log.name())) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
     /// The witness of a role in a workspace, where it is pinned.
     fn role_witness(&self, workspace: &str, role: Role) -> Option<&Witness> {
         let name = format!("{workspace}/{role}-witness");
@@ -253,6 +265,14 @@ pub fn number_of_origin(origin: &str) -> Option<u64> {
         None => Some(1),
         Some(number) => number.parse().ok().filter(|n: &u64| *n > 1 && n.to_string() == number),
     }
+}
+
+/// Whether a log comes before another of the same role and workspace.
+pub fn precedes(origin: &str, than: &str) -> bool {
+    let role = role_of_origin(origin);
+    let same =
+        role.is_some() && role == role_of_origin(than) && workspace_of_origin(origin) == workspace_of_origin(than);
+    same && number_of_origin(origin).zip(number_of_origin(than)).is_some_and(|(number, than)| number < than)
 }
 
 /// A role's witness is nobody for that role's log of its own workspace. In the policy the role's own

@@ -37,7 +37,9 @@ pub enum OpenError {
         pid: String,
     },
     /// The log is not what it should be: nothing was changed.
-    #[error("{0}; the log was left as it is. `amc verify` shows all of it; put back a whole copy of the log")]
+    #[error(
+        "{0}; the log was left as it is. `amc verify` shows all of it; put back a whole copy of the log, or end it: amc ledger succeed"
+    )]
     Refused(Finding),
     /// The first event does not fit a log.
     #[error("the log's first event cannot be built: {0}")]

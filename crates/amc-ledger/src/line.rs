@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, LogHead, LogOpened, LogSucceeded, Role};
 use amc_core::{Digest, limits};
 use amc_crypto::note::KeyKind;
-use amc_crypto::policy::{number_of_origin, role_of_origin, workspace_of_origin};
+use amc_crypto::policy::{number_of_origin, precedes, role_of_origin, workspace_of_origin};
 use amc_crypto::{Checkpoint, CosignedCheckpoint, Note, PublicKey, TrustPolicy, Unverified, VerifierKey};
 use amc_evidence::event::peek_kind;
 use amc_evidence::{Event, EventTrust, KeyHistory, SignedEvent};
 
+use crate::engine::CHECKPOINT_FILE;
 use crate::error::ReadError;
 use crate::frame::{Cursor, Frame, segment_indices, segment_path};
 use crate::storage::Files;
@@ -100,6 +101,24 @@ pub fn gather(policy: &TrustPolicy, dirs: &[PathBuf]) -> Result<Statements, Read
     let mut gathering = Gathering::new(policy, dirs)?;
     while gathering.learn()? {}
     gathering.finish()
+}
+
+/// The policy with what the pinned keys signed since, as far as the newest checkpoints of these two logs ask
+/// for it: where the policy's own keys still sign both, nothing is read.
+///
+/// # Errors
+/// As [`gather`].
+pub fn learned(policy: &TrustPolicy, evidence: &Path, audit: &Path) -> Result<TrustPolicy, ReadError> {
+    let is_known = |dir: &Path| {
+        let note = Files::on_disk(dir).read(CHECKPOINT_FILE, limits::NOTE_BYTES_MAX).ok().flatten();
+        let note = note.and_then(|bytes| Note::parse(&bytes).ok());
+        note.is_none_or(|note| policy.check_signatures(note).is_ok())
+    };
+    if is_known(evidence) && is_known(audit) {
+        return Ok(policy.clone());
+    }
+    let dirs = [line_of(evidence, Role::Monitor), line_of(audit, Role::Auditor)].concat();
+    Ok(gather(policy, &dirs)?.policy)
 }
 
 impl Statements {
@@ -192,8 +211,8 @@ impl Gathering {
         // A successor under a key of the line itself speaks for its role; whether it is the one that the other
         // role recorded is judged apart.
         let same_key = |log: &&Introduced| {
-            let before = self.logs.iter().filter(|other| is_earlier(&other.opened.origin, &log.opened.origin));
-            let pinned = self.policy.logs().iter().filter(|key| is_earlier(key.name(), &log.opened.origin));
+            let before = self.logs.iter().filter(|other| precedes(&other.opened.origin, &log.opened.origin));
+            let pinned = self.policy.logs().iter().filter(|key| precedes(key.name(), &log.opened.origin));
             let origins = before.map(|other| other.opened.origin.as_str()).chain(pinned.map(VerifierKey::name));
             let mut keys = origins.flat_map(|origin| self.policy.log_keys(origin));
             keys.any(|key| key.to_digest() == log.opened.log_public)
@@ -338,18 +357,10 @@ fn named_key(origin: &str, public: Digest) -> Option<VerifierKey> {
     VerifierKey::new(origin, KeyKind::Ed25519, PublicKey::try_from(public).ok()?).ok()
 }
 
-/// Whether a log comes before another of the same role and workspace.
-fn is_earlier(origin: &str, than: &str) -> bool {
-    let same =
-        role_of_origin(origin) == role_of_origin(than) && workspace_of_origin(origin) == workspace_of_origin(than);
-    let numbers = number_of_origin(origin).zip(number_of_origin(than));
-    same && numbers.is_some_and(|(number, than)| number < than)
-}
-
 /// Whether an entry leads from a log to the next one of its line.
 fn follows(entry: &LogSucceeded) -> bool {
     let next = number_of_origin(&entry.old.origin).and_then(|number| number.checked_add(1));
-    is_earlier(&entry.old.origin, &entry.origin) && next == number_of_origin(&entry.origin)
+    precedes(&entry.old.origin, &entry.origin) && next == number_of_origin(&entry.origin)
 }
 
 /// How the first event introduces the log in `dir`; `None` where no such event can be read.

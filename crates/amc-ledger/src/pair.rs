@@ -114,6 +114,11 @@ pub fn verify_known(
     verify(dir, &verify_options, sink)
 }
 
+/// Whether a finding's subject is a file below the log's directory.
+pub fn is_file_of_log(subject: &str) -> bool {
+    ["checkpoint", "payloads/", "segments/", "tile/"].iter().any(|file| subject.starts_with(file))
+}
+
 /// One role's logs, and what is known to judge them by.
 struct LineJudge<'a> {
     role: Role,
@@ -212,8 +217,11 @@ impl LineJudge<'_> {
             findings.push(Finding::info(FindingCode::LedgerTruncated, origin, what));
             ended.push(old.clone());
         }
+        let place =
+            |subject: &str| if is_file_of_log(subject) { format!("{name}/{subject}") } else { subject.to_owned() };
         let soften = |finding: Finding| Finding {
             severity: finding.severity.min(Severity::Warn),
+            subject: place(&finding.subject),
             message: format!("in the ended log {origin}: {}", finding.message),
             ..finding
         };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use amc_core::kinds::{Fields, LogHead, LogOpened, LogSucceeded};
+use amc_core::kinds::{Fields, LogHead, LogOpened, LogSucceeded, Role};
 use amc_core::{Clock, Digest, Finding, FindingCode, SOFTWARE, Tier};
 use amc_crypto::policy::{number_of_origin, role_of_origin, workspace_of_origin};
 use amc_crypto::{Checkpoint, Note, PublicKey, Unverified, VerifierKey};
@@ -107,6 +107,19 @@ pub fn examine(dir: &Path, key: &VerifierKey, statements: &Statements) -> Result
     Ok(Ending { old, readable: report.events, finding })
 }
 
+/// The newest log of a line and the one that comes after it: `(old, new)`, by number and directory. A
+/// successor that the other role has not recorded yet is still the new one, so that a call that broke off
+/// is gone on with.
+pub fn next_of(newest: &Path, role: Role, statements: &Statements) -> Option<[(u32, PathBuf); 2]> {
+    let number = role.log_number(newest.file_name()?.to_str()?)?;
+    let recorded = statements
+        .of_dir(newest)
+        .is_some_and(|log| statements.successions(role).any(|entry| entry.succeeded.origin == log.opened.origin));
+    let old = if number > 1 && !recorded { number - 1 } else { number };
+    let dir = |number| newest.with_file_name(role.log_dir(number));
+    Some([(old, dir(old)), (old + 1, dir(old + 1))])
+}
+
 /// A successor that was begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
@@ -138,7 +151,7 @@ pub fn begin(
     let role = role_of_origin(old_key.name()).ok_or_else(|| SucceedError::Untrusted(old_dir.to_owned()))?;
     let key = signers.checkpoint.verifier_key();
     if introduced(new_dir)?.is_none() {
-        let ending = examine_locked(old_dir, old_key, statements, signers)?;
+        let ending = examine_locked(old_dir, old_key, statements)?;
         if ending.finding.code == FindingCode::KeyRevoked
             && statements.revoked_keys(old_key.name()).iter().any(|revoked| revoked.public == key.public())
         {
@@ -161,18 +174,12 @@ pub fn begin(
     Ok(Begun { dir: new_dir.to_owned(), origin: opened.origin, key, opening: hash, old })
 }
 
-/// As [`examine`], with nobody writing the log meanwhile, and asking the writer too: a log that opens and
-/// verifies goes on.
-fn examine_locked(
-    dir: &Path,
-    key: &VerifierKey,
-    statements: &Statements,
-    signers: &Signers,
-) -> Result<Ending, SucceedError> {
+/// As [`examine`], with nobody writing the log meanwhile.
+fn examine_locked(dir: &Path, key: &VerifierKey, statements: &Statements) -> Result<Ending, SucceedError> {
     let files = Files::on_disk(dir);
     let lock = if dir.is_dir() { Some(recovery::lock(&files)?) } else { None };
     let ending = examine(dir, key, statements);
-    drop((lock, signers));
+    drop(lock);
     ending
 }
 

@@ -227,12 +227,14 @@ impl Home {
         pinned.cloned().ok_or_else(|| HomeError::NotPinned { path: self.trust_policy_path(), role })
     }
 
-    /// The keys whose envelopes count as the auditor's.
+    /// The keys whose envelopes count as the auditor's: the pinned one, and with a policy that has learned
+    /// what it signed since, the next ones.
     ///
     /// # Errors
     /// [`HomeError::NotPinned`] when the policy has none.
     pub fn auditor_keys(&self, policy: &TrustPolicy) -> Result<Vec<PublicKey>, HomeError> {
-        Ok(vec![self.pinned_log(policy, Role::Auditor)?.public()])
+        self.pinned_log(policy, Role::Auditor)?;
+        Ok(policy.keys_of_role(Role::Auditor))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use amc_core::kinds::{Fields, LogHead, Role};
+use amc_core::kinds::{KeyPurpose, KeyRevoked, LogHead, Role};
 use amc_core::timestamp::NS_PER_S;
 use amc_core::{Finding, FindingCode};
 use amc_crypto::{
@@ -13,6 +13,7 @@ use amc_evidence::VerifiedEvent;
 use amc_scoring::{Bank, Claims, Report, SCORER, ScoreInput, Target, score, select_audit, select_evidence};
 
 use super::configs::Configs;
+use super::line;
 use super::logs::{LogEvents, check_checkpoint};
 use super::{Halt, Issuer, LogCoverage, Stop, VerifiedBundle, score as recompute, sessions};
 use crate::manifest::{Listed, Manifest};
@@ -31,17 +32,21 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// What the manifest says must fit the key that signed it.
-    pub(super) fn new(manifest: Manifest, key: PublicKey, policy: &TrustPolicy) -> Result<Self, Halt> {
+    /// What the manifest says must fit the key that signed it. Without a key it is a pinned issuer's, whose
+    /// audit log has yet to name the key that signed.
+    pub(super) fn new(manifest: Manifest, key: Option<PublicKey>, policy: &TrustPolicy) -> Result<Self, Halt> {
         let says = &manifest.predicate;
         let untrusted = |what: String| Halt::new(FindingCode::IssuerUntrusted, member::MANIFEST, what);
-        let audit = pinned(policy, &says.issuer, Role::Auditor).filter(|log| log.public() == key);
+        let signed = |log: &&VerifierKey| key.is_none_or(|key| key == log.public());
+        let audit = pinned(policy, &says.issuer, Role::Auditor).filter(signed).cloned();
+        let audit = audit.or_else(|| line::successor_of_pinned(policy, &says.issuer, key?));
         let audit = audit.ok_or_else(|| untrusted(format!("its key is not pinned as that of {}", says.issuer)))?;
         if workspace_of(&says.issuer) != says.workspace.as_str() {
             let what = format!("the issuer {} does not speak for workspace {}", says.issuer, says.workspace);
             return Err(untrusted(what));
         }
-        let audit = LogEvents::new(audit, Role::Auditor, member::AUDIT_EVENTS);
+        let key = key.unwrap_or(audit.public());
+        let audit = LogEvents::new(&audit, Role::Auditor, member::AUDIT_EVENTS);
         Ok(Content { files: BTreeMap::new(), policy: policy.clone(), key, audit, evidence: None, manifest })
     }
 
@@ -63,7 +68,9 @@ impl Content {
             return Err(refuse(FindingCode::CheckpointInvalid, "it is no signed checkpoint".into()));
         };
         let workspace = &self.manifest.predicate.workspace;
-        let log = pinned(&self.policy, &origin, Role::Monitor).filter(|_| workspace_of(&origin) == workspace.as_str());
+        let log = pinned(&self.policy, &origin, Role::Monitor).cloned();
+        let log = log.or_else(|| line::recorded_successor(&self.policy, &self.audit, &origin));
+        let log = log.filter(|_| workspace_of(&origin) == workspace.as_str());
         let Some(log) = log else {
             let what = format!(
                 "{origin:?} is not pinned as an evidence log of workspace {workspace}; if it is one, name the \
@@ -71,7 +78,7 @@ impl Content {
             );
             return Err(refuse(FindingCode::CheckpointInvalid, what));
         };
-        let mut events = LogEvents::new(log, Role::Monitor, member::EVIDENCE_EVENTS);
+        let mut events = LogEvents::new(&log, Role::Monitor, member::EVIDENCE_EVENTS);
         events.read(source, findings)?;
         self.evidence = Some(events);
         Ok(())
@@ -106,11 +113,18 @@ impl Content {
     pub(super) fn judge(self, findings: &mut Vec<Finding>) -> Option<VerifiedBundle> {
         let evidence =
             self.evidence.as_ref().expect("every manifest names the evidence events, and all members were read");
-        let audit_checkpoint = self.checkpoint(&self.audit, member::AUDIT_CHECKPOINT, member::AUDIT_PROOF, findings);
+        let audit_checkpoint =
+            self.checkpoint((&self.audit, evidence), member::AUDIT_CHECKPOINT, member::AUDIT_PROOF, findings);
         let evidence_checkpoint =
-            self.checkpoint(evidence, member::EVIDENCE_CHECKPOINT, member::EVIDENCE_PROOF, findings);
-        evidence.check_revoked(revocations(&self.audit.events), findings);
-        self.audit.check_revoked(revocations(&evidence.events), findings);
+            self.checkpoint((evidence, &self.audit), member::EVIDENCE_CHECKPOINT, member::EVIDENCE_PROOF, findings);
+        line::check(evidence, &self.audit, &self.policy, findings);
+        line::check(&self.audit, evidence, &self.policy, findings);
+        let size = |checkpoint: &Option<Verified<CosignedCheckpoint>>| {
+            checkpoint.as_ref().map_or(0, |cosigned| cosigned.checkpoint.size)
+        };
+        evidence.check_revoked(size(&evidence_checkpoint), line::revocations(&self.audit.events), findings);
+        self.audit.check_revoked(size(&audit_checkpoint), line::revocations(&evidence.events), findings);
+        self.check_issuer(evidence, findings);
         sessions::check(evidence, &self.manifest.predicate.agent, findings);
 
         let report = self.report(findings)?;
@@ -119,7 +133,7 @@ impl Content {
         }
         self.check_chosen(&report, evidence, findings);
         let entry = recompute::check_entry(&report, &self.audit.events, findings);
-        if let Err(error) = seal::verify_seal(&self.files[member::SEAL], &report, &[self.key]) {
+        if let Err(error) = seal::verify_seal(&self.files[member::SEAL], &report, &self.auditor_keys()) {
             findings.push(Finding::error(FindingCode::RunSealInvalid, member::SEAL, error.to_string()));
         }
         let bank = self.check_files(&report, evidence, findings)?;
@@ -142,15 +156,49 @@ impl Content {
         })
     }
 
+    /// The keys that the audit log had: what one of them signed is bound to an entry of that log, whose own
+    /// key counts where it stands.
+    fn auditor_keys(&self) -> Vec<PublicKey> {
+        self.audit.keys().spans().iter().map(|(_, key)| *key).collect()
+    }
+
+    /// A manifest stands nowhere in a log, so one by a revoked or a retired key never counts.
+    fn check_issuer(&self, evidence: &LogEvents, findings: &mut Vec<Finding>) {
+        let about_issuer = |revoked: &&KeyRevoked| {
+            revoked.purpose == KeyPurpose::Log
+                && revoked.public == self.key.to_digest()
+                && trust::role_of_origin(&revoked.origin) == Some(Role::Auditor)
+        };
+        let mut error = |code, what: String| findings.push(Finding::error(code, member::MANIFEST, what));
+        if let Some(revoked) = line::revocations(&evidence.events).find(about_issuer) {
+            error(FindingCode::KeyRevoked, format!("the key that signed it was revoked: {}", revoked.reason));
+        }
+        if self.audit.keys().newest() != self.key {
+            let what = "the audit log had put another key in the place of the one that signed it";
+            error(FindingCode::KeyOutOfValidity, what.to_owned());
+        }
+    }
+
+    /// The issuer's key, among those that the audit log had.
+    pub(super) fn issuer_by_history(&self, manifest: &[u8]) -> Option<PublicKey> {
+        Manifest::verify(manifest, &self.auditor_keys()).ok().map(|(_, key)| key)
+    }
+
+    /// The key that turned out to have signed the manifest.
+    pub(super) const fn set_issuer(&mut self, key: PublicKey) {
+        self.key = key;
+    }
+
     /// The checkpoint of a log, when it counts, with the proof checked against it.
     fn checkpoint(
         &self,
-        log: &LogEvents,
+        (log, other): (&LogEvents, &LogEvents),
         name: &str,
         proof: &str,
         findings: &mut Vec<Finding>,
     ) -> Option<Verified<CosignedCheckpoint>> {
-        match check_checkpoint(&self.files[name], log.origin(), name, &self.policy) {
+        let policy = line::learned(&self.policy, log, other, &self.files[name]);
+        match check_checkpoint(&self.files[name], log.origin(), name, &policy) {
             Ok(checkpoint) => {
                 log.check_proof(&checkpoint, proof, &self.files[proof], findings);
                 Some(checkpoint)
@@ -224,7 +272,7 @@ impl Content {
 
     /// Configurations, target and bank; gives the bank.
     fn check_files(&self, report: &Report, evidence: &LogEvents, findings: &mut Vec<Finding>) -> Option<Bank> {
-        let keys = [self.key];
+        let keys = self.auditor_keys();
         let configs =
             Configs { files: &self.files, keys: &keys, audit: &self.audit.events, evidence: &evidence.events };
         configs.check_all(findings);
@@ -320,13 +368,6 @@ fn scorer_of(bytes: &[u8]) -> Option<String> {
 fn unsupported(scorer: &str) -> String {
     let scorer: String = scorer.chars().filter(|c| !c.is_control()).take(64).collect();
     format!("the report was made by {scorer:?} and this release has {SCORER:?}; verify with a release that has it")
-}
-
-fn revocations(events: &[VerifiedEvent]) -> impl Iterator<Item = &amc_core::kinds::KeyRevoked> {
-    events.iter().filter_map(|record| match &record.fields {
-        Some(Fields::KeyRevoked(revoked)) => Some(revoked),
-        _ => None,
-    })
 }
 
 fn coverage(log: &LogEvents, checkpoint: &CosignedCheckpoint) -> LogCoverage {

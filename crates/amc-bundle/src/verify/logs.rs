@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, Role};
+use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, LogOpened, Role};
 use amc_core::{Digest, Finding, FindingCode};
 use amc_crypto::merkle::verify_multiproof;
 use amc_crypto::{CosignedCheckpoint, Note, TrustPolicy, Unverified, Verified, VerifierKey};
@@ -39,6 +39,20 @@ impl LogEvents {
 
     pub(super) fn subject(&self, index: u64) -> String {
         format!("{}#{index}", self.origin())
+    }
+
+    /// The log's key history, as far as its events are here.
+    pub(super) const fn keys(&self) -> &KeyHistory {
+        &self.keys
+    }
+
+    /// The log's first event and how it introduces the log.
+    pub(super) fn opening(&self) -> Option<(Digest, &LogOpened)> {
+        let first = self.events.first().filter(|record| record.event.index == 0)?;
+        match &first.fields {
+            Some(Fields::LogOpened(opened)) => Some((first.hash, opened)),
+            _ => None,
+        }
     }
 
     /// Reads and verifies all records.
@@ -123,8 +137,14 @@ impl LogEvents {
         }
     }
 
-    /// Refuses events from the index on at which the other role's log revokes their key.
-    pub(super) fn check_revoked<'a>(&self, revoked: impl Iterator<Item = &'a KeyRevoked>, findings: &mut Vec<Finding>) {
+    /// Refuses events and the checkpoint of `size` from the index on at which the other role's log revokes
+    /// their key.
+    pub(super) fn check_revoked<'a>(
+        &self,
+        size: u64,
+        revoked: impl Iterator<Item = &'a KeyRevoked>,
+        findings: &mut Vec<Finding>,
+    ) {
         for revocation in revoked {
             if revocation.origin != self.origin() || revocation.purpose != KeyPurpose::Log {
                 continue;
@@ -133,10 +153,13 @@ impl LogEvents {
                 let index = record.event.index;
                 index >= revocation.from_index && self.keys.key_at(index).to_digest() == revocation.public
             });
+            let what = format!("its key was revoked from event {} on: {}", revocation.from_index, revocation.reason);
+            let newest = size.saturating_sub(1);
             if let Some(record) = signed_after {
-                let what =
-                    format!("its key was revoked from event {} on: {}", revocation.from_index, revocation.reason);
                 findings.push(Finding::error(FindingCode::KeyRevoked, self.subject(record.event.index), what));
+            } else if newest >= revocation.from_index && self.keys.key_at(newest).to_digest() == revocation.public {
+                // Its events beyond that index are not here; the checkpoint over them is signed by that key.
+                findings.push(Finding::error(FindingCode::KeyRevoked, self.subject(newest), what));
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Verifying a bundle: one pass from front to back, under pinned keys alone.
 //!
-//! The manifest comes first and must be signed by a pinned auditor, so everything after it is read
-//! as what that auditor signed: by name, size and digest, in the archive's order. Events are
+//! The manifest comes first and must be signed by a pinned auditor, or by the key that the audit log of
+//! a pinned issuer names as the next one; so everything after the audit log is read as what that auditor
+//! signed: by name, size and digest, in the archive's order. Events are
 //! verified as they pass; payloads are unpacked, hashed and dropped. At the end the pieces are held
 //! against each other and the score is recomputed. Nothing is written, no clock is read, and the
 //! trust policy inside the bundle is not looked at.
 
 mod configs;
 mod content;
+mod line;
 mod logs;
 mod score;
 mod sessions;
@@ -245,19 +247,66 @@ impl From<ArchiveError> for Halt {
 
 fn read<R: Read>(source: R, policy: &TrustPolicy, verdict: &mut BundleVerdict) -> Result<Content, Halt> {
     let mut archive = ArchiveReader::new(source);
-    let (manifest, key) = read_manifest(&mut archive, policy, verdict)?;
-    let mut content = Content::new(manifest, key, policy)?;
+    let (manifest, signer) = read_manifest(&mut archive, policy, verdict)?;
+    let mut content = Content::new(manifest, signer.key(), policy)?;
+    let mut members = content.manifest.members.clone().into_iter();
     let mut kept = 0;
-    for listed in content.manifest.members.clone() {
-        let Some(header) = archive.next_member()? else {
-            return Err(missing(&listed.entry.name));
-        };
-        check_listed(&listed, &header)?;
-        read_member(&mut archive, &header, &listed, &mut content, &mut kept, &mut verdict.findings)?;
+    if let Signer::Unknown { manifest, untrusted } = signer {
+        // The audit log comes first; nothing else is read before it has named the key that signed the manifest.
+        let (mut found, mut read, mut at_audit) = (Vec::new(), Ok(()), false);
+        while !at_audit
+            && read.is_ok()
+            && let Some(listed) = members.next()
+        {
+            read = read_listed(&mut archive, &listed, &mut content, &mut kept, &mut found);
+            at_audit = listed.entry.name.as_str() >= member::AUDIT_EVENTS;
+        }
+        match (read, content.issuer_by_history(&manifest)) {
+            (Ok(()), Some(key)) if !found.iter().any(Finding::is_error) => {
+                content.set_issuer(key);
+                let origin = Some(content.manifest.predicate.issuer.clone());
+                verdict.issuer = Some(Issuer { origin, fingerprint: key.dsse_key_id() });
+                verdict.findings.append(&mut found);
+            }
+            (Err(Halt::Read(error)), _) => return Err(Halt::Read(error)),
+            _ => return Err(untrusted),
+        }
+    }
+    for listed in members {
+        read_listed(&mut archive, &listed, &mut content, &mut kept, &mut verdict.findings)?;
     }
     match archive.next_member()? {
         None => Ok(content),
         Some(header) => Err(unexpected(&header.name)),
+    }
+}
+
+fn read_listed<R: Read>(
+    archive: &mut ArchiveReader<R>,
+    listed: &Listed,
+    content: &mut Content,
+    kept: &mut u64,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Halt> {
+    let header = archive.next_member()?.ok_or_else(|| missing(&listed.entry.name))?;
+    check_listed(listed, &header)?;
+    read_member(archive, &header, listed, content, kept, findings)
+}
+
+/// Who signed the manifest.
+enum Signer {
+    /// A pinned auditor.
+    Pinned(PublicKey),
+    /// Nobody that is pinned; it names a pinned issuer, whose audit log may have another key by now.
+    Unknown { manifest: Vec<u8>, untrusted: Halt },
+}
+
+impl Signer {
+    const fn key(&self) -> Option<PublicKey> {
+        match self {
+            Signer::Pinned(key) => Some(*key),
+            Signer::Unknown { .. } => None,
+        }
     }
 }
 
@@ -294,15 +343,27 @@ fn read_manifest<R: Read>(
     archive: &mut ArchiveReader<R>,
     policy: &TrustPolicy,
     verdict: &mut BundleVerdict,
-) -> Result<(Manifest, PublicKey), Halt> {
+) -> Result<(Manifest, Signer), Halt> {
     let header = archive.next_member()?.expect("an archive without members is an error of the reader");
     let bytes = archive.read_member(&header, limits::ENVELOPE_BYTES_MAX as u64)?;
     let auditors = auditors(policy);
     let keys: Vec<PublicKey> = auditors.iter().map(|(_, key)| *key).collect();
-    let (manifest, key) = Manifest::verify(&bytes, &keys).map_err(|error| manifest_halt(error, verdict))?;
-    let origin = auditors.into_iter().find(|(_, pinned)| *pinned == key).map(|(origin, _)| origin);
-    verdict.issuer = Some(Issuer { origin, fingerprint: key.dsse_key_id() });
-    Ok((manifest, key))
+    match Manifest::verify(&bytes, &keys) {
+        Ok((manifest, key)) => {
+            let origin = auditors.into_iter().find(|(_, pinned)| *pinned == key).map(|(origin, _)| origin);
+            verdict.issuer = Some(Issuer { origin, fingerprint: key.dsse_key_id() });
+            Ok((manifest, Signer::Pinned(key)))
+        }
+        Err(error @ ManifestError::Envelope(EnvelopeError::Untrusted { .. })) => {
+            let untrusted = manifest_halt(error, verdict);
+            let Ok((manifest, _)) = Manifest::peek(&bytes) else { return Err(untrusted) };
+            match auditors.iter().any(|(origin, _)| *origin == manifest.predicate.issuer) {
+                true => Ok((manifest, Signer::Unknown { manifest: bytes, untrusted })),
+                false => Err(untrusted),
+            }
+        }
+        Err(error) => Err(manifest_halt(error, verdict)),
+    }
 }
 
 fn manifest_halt(error: ManifestError, verdict: &mut BundleVerdict) -> Halt {

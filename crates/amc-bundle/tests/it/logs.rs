@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use amc_core::kinds::{LogOpened, Role};
+use amc_core::kinds::{KeyPurpose, KeyRotated, LogHead, LogOpened, Role};
 use amc_core::{AgentId, Digest, Finding, Instant, SOFTWARE, Tier, WorkspaceName};
 use amc_crypto::config::{self, ConfigPredicate};
 use amc_crypto::dsse::{self, Envelope};
@@ -113,8 +113,9 @@ impl Keys {
 
     pub(crate) fn note(&self, role: Role, log: &Log) -> Note {
         let text = log.state.checkpoint().text();
-        let bytes = self.log_key(role).sign(text.as_bytes()).0.to_vec();
-        let vkey = self.log_vkey(role);
+        let key = self.log_key(role);
+        let bytes = key.sign(text.as_bytes()).0.to_vec();
+        let vkey = VerifierKey::new(log.state.origin(), KeyKind::Ed25519, key.public()).expect("a vkey");
         Note::new(text, vec![NoteSignature { name: vkey.name().into(), key_id: vkey.key_id(), bytes }])
     }
 
@@ -138,7 +139,15 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn open(keys: &Keys, role: Role, now_ns: i64) -> Self {
-        let origin = keys.origin(role);
+        Self::open_as(keys, role, keys.origin(role), None, now_ns)
+    }
+
+    /// The log that comes after one of this role that ended there.
+    pub(crate) fn succeeding(keys: &Keys, role: Role, old: LogHead, now_ns: i64) -> Self {
+        Self::open_as(keys, role, format!("{}/2", keys.origin(role)), Some(old), now_ns)
+    }
+
+    fn open_as(keys: &Keys, role: Role, origin: String, predecessor: Option<LogHead>, now_ns: i64) -> Self {
         let mut log = Log {
             state: LogState::new(&origin),
             events: Vec::new(),
@@ -153,10 +162,19 @@ impl Log {
             log_public: keys.log_key(role).public().to_digest(),
             witness_public: keys.witness_key(role).public().to_digest(),
             software: SOFTWARE.into(),
-            predecessor: None,
+            predecessor,
         };
         log.append(Draft::new(Tier::Observed, opened));
         log
+    }
+
+    /// The old key names the next one, which signs from then on.
+    pub(crate) fn rotate(&mut self, purpose: KeyPurpose, next: &Key) {
+        let rotated = KeyRotated { purpose, public: next.public().to_digest() };
+        self.append(Draft::new(Tier::Observed, rotated));
+        if purpose == KeyPurpose::Log {
+            self.key = next.0.clone();
+        }
     }
 
     /// Moves the log's clock.
