@@ -6,6 +6,7 @@ mod gate;
 mod good;
 mod hostile;
 mod lies;
+mod line;
 mod logs;
 mod outputs;
 mod outside;
