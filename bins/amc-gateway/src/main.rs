@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use amc_gateway::Options;
+use amc_gateway::egress::Resolver;
 use amc_workspace::{Home, HomeError};
 use clap::{Parser, Subcommand};
 
@@ -51,7 +52,8 @@ fn start(home: Option<&Path>, listen_override: Option<SocketAddr>) -> Result<(),
     let working_dir = std::env::current_dir().map_err(|error| (format!("no working directory: {error}"), 3))?;
     let home =
         Home::find(home, variable.as_deref(), &working_dir).map_err(|error: HomeError| (error.to_string(), 2))?;
-    let options = Options { socket: home.gateway_socket(), listen_override, ready: print_address };
+    let resolver = Resolver::default();
+    let options = Options { socket: home.gateway_socket(), listen_override, ready: print_address, resolver };
     amc_gateway::run(options).map_err(|error| (error.to_string(), error.exit_code()))
 }
 

@@ -3,13 +3,14 @@
 //! What this channel can say is fixed here: calls of a lease of an open session, tier OBSERVED. The
 //! gateway chooses no agent, no session, no tier and no byte that is signed as an event.
 
+use std::collections::{HashMap, VecDeque};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use amc_core::kinds::{Fields, Role};
-use amc_core::{Digest, RequestId, Tier};
+use amc_core::{AgentId, Digest, LeaseId, RequestId, Tier};
 use amc_crypto::signer::ReceiptSigner as _;
 use amc_evidence::{Draft, Event, receipt};
 use amc_ledger::{Appended, LogReader, Pending};
@@ -18,9 +19,9 @@ use amc_workspace::protocol::gateway::{
 };
 use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, read_frame, write_frame};
 
-use crate::channels;
 use crate::daemon::{Daemon, RunningGateway};
 use crate::sessions::refusal;
+use crate::{channels, operator};
 
 /// Answers under way on one connection: as many flushes as a busy gateway can overlap.
 const UNDER_WAY: usize = 1024;
@@ -30,19 +31,27 @@ enum Answer {
     Durable(Pending),
 }
 
+/// Where answers are written: from the thread that waits for flushes, and before it what needs none.
+type Replies = Arc<Mutex<UnixStream>>;
+
 /// Serves one connection. Requests are taken in order and answers given in order; those that wait
 /// for a flush do not hold up the taking.
 pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
     let Ok(writer) = stream.try_clone() else { return };
+    let replies: Replies = Arc::new(Mutex::new(writer));
     let (answers, given) = sync_channel::<(u64, Answer)>(UNDER_WAY);
-    let for_answers = Arc::clone(daemon);
-    let answering = thread::spawn(move || give(&for_answers, writer, &given));
+    let (for_answers, given_to) = (Arc::clone(daemon), Arc::clone(&replies));
+    let answering = thread::spawn(move || give(&for_answers, &given_to, &given));
     let mut reader = std::io::BufReader::new(stream);
     let pid = channels::peer_pid(reader.get_ref());
     let mut is_gateway = false;
     while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(&mut reader) {
         is_gateway |= matches!(body, GatewayRequest::Started(_));
+        let announces = matches!(body, GatewayRequest::Announce(_));
         let answer = take(daemon, pid, body).unwrap_or_else(|refused| Answer::Ready(GatewayReply::Refused(refused)));
+        if announces && matches!(answer, Answer::Durable(_)) && !write(&replies, id, GatewayReply::Accepted) {
+            break;
+        }
         if answers.send((id, answer)).is_err() {
             break;
         }
@@ -55,7 +64,7 @@ pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
     let _ = answering.join();
 }
 
-fn give(daemon: &Daemon, mut writer: UnixStream, given: &Receiver<(u64, Answer)>) {
+fn give(daemon: &Daemon, replies: &Replies, given: &Receiver<(u64, Answer)>) {
     for (id, answer) in given {
         let body = match answer {
             Answer::Ready(reply) => reply,
@@ -64,31 +73,50 @@ fn give(daemon: &Daemon, mut writer: UnixStream, given: &Receiver<(u64, Answer)>
                 Err(error) => GatewayReply::Refused(refusal(error)),
             },
         };
-        if write_frame(&mut writer, &Frame { id, body }).is_err() {
+        if !write(replies, id, body) {
             return;
         }
     }
 }
 
-fn take(daemon: &Daemon, pid: Option<i32>, request: GatewayRequest) -> Result<Answer, Refusal> {
+fn write(replies: &Replies, id: u64, body: GatewayReply) -> bool {
+    // A panic within a write leaves half a frame, which the other side takes for the end.
+    let mut writer = replies.lock().unwrap_or_else(PoisonError::into_inner);
+    write_frame(&mut *writer, &Frame { id, body }).is_ok()
+}
+
+fn take(daemon: &Arc<Daemon>, pid: Option<i32>, request: GatewayRequest) -> Result<Answer, Refusal> {
+    let core = &daemon.core;
+    let done = || Ok(Answer::Ready(GatewayReply::Done));
     match request {
         GatewayRequest::Hello { protocol: PROTOCOL_VERSION } => welcome(daemon),
         GatewayRequest::Hello { protocol } => {
             Err(Refusal::Invalid(format!("this monitor speaks protocol {PROTOCOL_VERSION}, not {protocol}")))
         }
         GatewayRequest::Started(started) => {
-            daemon.set_gateway(Some(RunningGateway { listen: started.listen.clone(), pid }));
-            let appended = daemon.core.writer.append(Draft::new(Tier::Observed, started), None).map_err(refusal)?;
-            drop(appended);
-            Ok(Answer::Ready(GatewayReply::Done))
+            daemon.set_gateway(Some(RunningGateway { listen: started.listen.clone(), pid, ..Default::default() }));
+            core.writer.append(Draft::new(Tier::Observed, started), None).map_err(refusal)?;
+            done()
+        }
+        GatewayRequest::EgressStarted(started) => {
+            daemon.change_gateway(|gateway| gateway.proxy_listen = Some(started.listen.clone()));
+            core.writer.append(Draft::new(Tier::Observed, started), None).map_err(refusal)?;
+            done()
+        }
+        GatewayRequest::Reloaded(reloaded) => {
+            core.writer.append(Draft::new(Tier::Observed, reloaded.clone()), None).map_err(refusal)?;
+            daemon.change_gateway(|gateway| gateway.reloads = (gateway.reloads.0 + 1, Some(reloaded)));
+            done()
         }
         GatewayRequest::Authorize { token_sha256 } => {
-            let grant = daemon.sessions.of_token(&token_sha256);
-            let unknown = || Refusal::LeaseInvalid("no open session has this lease".to_owned());
-            Ok(Answer::Ready(GatewayReply::Lease(grant.ok_or_else(unknown)?)))
+            // Fail closed: what could not be recorded does not begin.
+            core.writer.is_taking().map_err(refusal)?;
+            let declared = || operator::declared(daemon);
+            let grant = daemon.sessions.authorize(&core.writer, &core.clock, declared, &token_sha256)?;
+            Ok(Answer::Ready(GatewayReply::Lease(grant)))
         }
-        GatewayRequest::Record(event) => record(daemon, *event),
-        GatewayRequest::Receipts { request_id } => receipts(daemon, &request_id),
+        GatewayRequest::Record(event) | GatewayRequest::Announce(event) => record(daemon, *event),
+        GatewayRequest::Receipts { lease, request_id } => receipts(daemon, &lease, &request_id),
     }
 }
 
@@ -115,23 +143,37 @@ fn welcome(daemon: &Daemon) -> Result<Answer, Refusal> {
 }
 
 fn record(daemon: &Daemon, event: GatewayEvent) -> Result<Answer, Refusal> {
-    let GatewayEvent { lease, fields, payload } = event;
-    let grant = daemon.sessions.of_lease(&lease);
-    let grant = grant.ok_or_else(|| Refusal::LeaseInvalid(format!("{lease} belongs to no open session")))?;
+    let GatewayEvent { lease, session, fields, payload } = event;
+    let own = daemon.sessions.of_lease(&lease, session);
+    let (agent, session) = own.ok_or_else(|| Refusal::LeaseInvalid(format!("{lease} belongs to no open session")))?;
+    let named = match &fields {
+        GatewayFields::Request(call) => Some(&call.lease),
+        GatewayFields::Egress(tunnel) => Some(&tunnel.lease),
+        GatewayFields::Blocked(blocked) => Some(&blocked.lease),
+        _ => None,
+    };
+    if named.is_some_and(|named| *named != lease) {
+        return Err(Refusal::Invalid("the call names another lease than its own".to_owned()));
+    }
     let began = match &fields {
-        GatewayFields::Request(call) if call.lease != lease => {
-            return Err(Refusal::Invalid("the call names another lease than its own".to_owned()));
-        }
         GatewayFields::Request(_) => Some(true),
         GatewayFields::Response(_) => Some(false),
-        GatewayFields::KeyIgnored(_) => None,
+        _ => None,
+    };
+    let chosen = match &fields {
+        GatewayFields::Request(call) => call.client_request_id.clone().map(|id| (id, call.request_id.clone())),
+        _ => None,
     };
     let fields: Fields = match fields {
         GatewayFields::Request(fields) => fields.into(),
         GatewayFields::Response(fields) => fields.into(),
         GatewayFields::KeyIgnored(fields) => fields.into(),
+        GatewayFields::Attempt(fields) => fields.into(),
+        GatewayFields::WebSocket(fields) => fields.into(),
+        GatewayFields::Egress(fields) => fields.into(),
+        GatewayFields::Blocked(fields) => fields.into(),
     };
-    let mut draft = Draft::in_session(grant.agent, grant.session, Tier::Observed, fields);
+    let mut draft = Draft::in_session(agent.clone(), session, Tier::Observed, fields);
     let mut bytes = None;
     if let Some(captured) = payload {
         let (reference, stored) = channels::payload(captured)?;
@@ -140,10 +182,47 @@ fn record(daemon: &Daemon, event: GatewayEvent) -> Result<Answer, Refusal> {
     }
     let pending = daemon.core.writer.submit(draft, bytes).map_err(refusal)?;
     if let Some(began) = began {
-        daemon.sessions.count_call(&lease, began);
+        daemon.sessions.count_call(session, began);
+    }
+    if let Some((client_id, request_id)) = chosen {
+        daemon.client_ids.insert(agent, client_id, request_id);
     }
     Ok(Answer::Durable(pending))
 }
+
+/// The ids that agents chose for their newest calls, each with the gateway's own. Receipts of older
+/// calls are asked for by the gateway's id.
+#[derive(Default)]
+pub(crate) struct ClientIds(Mutex<NewestIds>);
+
+#[derive(Default)]
+struct NewestIds {
+    known: HashMap<(AgentId, String), String>,
+    order: VecDeque<(AgentId, String)>,
+}
+
+impl ClientIds {
+    fn insert(&self, agent: AgentId, client_id: String, request_id: String) {
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (agent, client_id);
+        if newest.known.insert(key.clone(), request_id).is_none() {
+            newest.order.push_back(key);
+        }
+        if newest.order.len() > CLIENT_IDS_MAX
+            && let Some(oldest) = newest.order.pop_front()
+        {
+            newest.known.remove(&oldest);
+        }
+    }
+
+    fn request_id(&self, agent: &AgentId, client_id: &str) -> Option<String> {
+        let newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.known.get(&(agent.clone(), client_id.to_owned())).cloned()
+    }
+}
+
+/// Some megabytes at most; clients ask soon or not at all.
+const CLIENT_IDS_MAX: usize = 16_384;
 
 fn recorded(daemon: &Daemon, appended: &Appended) -> Recorded {
     let receipt = mint(daemon, &appended.event, &appended.fields, appended.hash);
@@ -156,8 +235,12 @@ fn mint(daemon: &Daemon, event: &Event, fields: &Fields, hash: Digest) -> Option
     key.sign_receipt(&claims).ok()
 }
 
-/// Receipts are a function of durable events, so they are made again whenever asked for.
-fn receipts(daemon: &Daemon, request_id: &str) -> Result<Answer, Refusal> {
+/// Receipts are a function of durable events, so they are made again whenever asked for; an agent
+/// gets its own.
+fn receipts(daemon: &Daemon, lease: &LeaseId, request_id: &str) -> Result<Answer, Refusal> {
+    let unknown = || Refusal::LeaseInvalid(format!("{lease} belongs to no open session"));
+    let agent = daemon.sessions.agent_of_lease(lease).ok_or_else(unknown)?;
+    let request_id = daemon.client_ids.request_id(&agent, request_id).unwrap_or_else(|| request_id.to_owned());
     let request_id = RequestId::new(request_id).map_err(|error| Refusal::Invalid(error.to_string()))?;
     let core = &daemon.core;
     let unavailable = |error: &dyn std::fmt::Display| Refusal::Invalid(error.to_string());
@@ -169,7 +252,7 @@ fn receipts(daemon: &Daemon, request_id: &str) -> Result<Answer, Refusal> {
         for index in indices {
             let Some(stored) = reader.event(index).map_err(|error| unavailable(&error))? else { continue };
             let (event, fields) = Event::decode(&stored.signed.body).map_err(|error| unavailable(&error))?;
-            let Some(fields) = fields else { continue };
+            let Some(fields) = fields.filter(|_| event.agent.as_ref() == Some(&agent)) else { continue };
             let receipt = mint(daemon, &event, &fields, stored.signed.event_hash());
             match fields {
                 Fields::LlmRequest(_) => pair.request = receipt,

@@ -1,37 +1,62 @@
 //! Live sessions and their leases: who may submit evidence, and for whom.
+//!
+//! A session is of one lease. `amc wrap` opens one with a lease of its own, which ends with it. A
+//! lease that was issued by hand has a session per UTC day: opened by its first use, sealed when the
+//! day is over and what began in it has come to its end.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use amc_core::kinds::{BoundaryDeclared, BoundaryMode, LeaseIssued, SessionChannel, SessionOutcome};
+use amc_core::kinds::{
+    BoundaryDeclared, BoundaryMode, Fields, Isolation, LeaseIssued, SessionChannel, SessionOutcome, SessionPurpose,
+};
 use amc_core::{AgentId, Clock as _, Digest, LeaseId, SessionId, Tier};
 use amc_evidence::{Content, Draft, SessionPlan};
-use amc_ledger::{AppendError, Appended, Writer};
+use amc_ledger::{AppendError, Appended, Pending, Writer};
 use amc_workspace::SystemClock;
 use amc_workspace::protocol::Refusal;
-use amc_workspace::protocol::gateway::LeaseGrant;
-use amc_workspace::protocol::operator::SessionRequest;
+use amc_workspace::protocol::gateway::{LeaseGrant, LeaseLimits};
+use amc_workspace::protocol::operator::{IssuedLease, LeaseOrder, LeaseSummary, SessionRequest};
+
+use crate::leases::LeaseBook;
 
 /// How long a seal waits for answers that are still on their way through the gateway.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long a session whose day is over stays open for what began in it.
+const LINGER_MAX_NS: i64 = 3_600 * NS_PER_S;
+/// At least so long, for events that are on their way.
+const LINGER_MIN_NS: i64 = 10 * NS_PER_S;
+const NS_PER_S: i64 = 1_000_000_000;
+const NS_PER_DAY: i64 = 86_400 * NS_PER_S;
 
-/// The sessions that are open now.
+/// The sessions that are open now, and the leases that can open one.
 #[derive(Default)]
 pub(crate) struct Sessions {
     live: Mutex<Live>,
+    book: Mutex<LeaseBook>,
+    /// Held while the session of a day is opened: two first calls open one.
+    opening: Mutex<()>,
     settled: Condvar,
 }
 
 #[derive(Default)]
 struct Live {
-    by_lease: HashMap<LeaseId, Session>,
+    /// Tokens of wrapped sessions; those of leases by hand are in the book.
     by_token: HashMap<Digest, LeaseId>,
+    /// The session that a lease's calls begin in.
+    current: HashMap<LeaseId, SessionId>,
+    sessions: HashMap<SessionId, Open>,
 }
 
-struct Session {
-    grant: LeaseGrant,
+struct Open {
+    agent: AgentId,
+    lease: LeaseId,
+    /// The UTC day that it is for, where it is of a lease by hand.
+    day: Option<i64>,
     calls_under_way: u32,
+    /// Since when nothing begins in it any more.
+    closing_since_ns: Option<i64>,
 }
 
 /// A session that was just opened.
@@ -42,9 +67,18 @@ pub(crate) struct Opened {
 }
 
 impl Sessions {
+    /// No session is open; the leases are those of a log.
+    pub(crate) fn with_leases(book: LeaseBook) -> Self {
+        Sessions { book: Mutex::new(book), ..Sessions::default() }
+    }
+
     fn live(&self) -> MutexGuard<'_, Live> {
         // Every change under this lock is a single insert or remove, so a panic elsewhere leaves it whole.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn book(&self) -> MutexGuard<'_, LeaseBook> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a session with a lease of its own. The wrapper's channel decides that it is one.
@@ -55,8 +89,6 @@ impl Sessions {
         declared: BoundaryMode,
         request: SessionRequest,
     ) -> Result<Opened, Refusal> {
-        let wall_ms = u64::try_from(clock.now().wall_ns / 1_000_000).unwrap_or(0);
-        let session = SessionId::from_parts(wall_ms, random()?);
         let lease = LeaseId::new(format!("lease-{}", amc_core::digest::hex(&random::<8>()?)))
             .map_err(|error| Refusal::Invalid(error.to_string()))?;
         let token = format!("amc-lease-{}", amc_core::digest::hex(&random::<24>()?));
@@ -70,66 +102,140 @@ impl Sessions {
             artifact,
             lease: Some(lease.clone()),
         };
-        let opening = Draft {
-            agent: Some(agent.clone()),
-            session: Some(session),
-            tier: Tier::Observed,
-            payload: None,
-            content: Content::OpenSession(plan),
-        };
+        let session = new_session(clock)?;
+        let opening = submit_opening(writer, &agent, session, declared, plan)?;
         let issued = LeaseIssued { lease: lease.clone(), token_sha256, expires_ns: None };
         let issued = Draft::in_session(agent.clone(), session, Tier::Observed, issued);
-        let declared = BoundaryDeclared { mode: declared };
-        let declared = Draft::in_session(agent.clone(), session, Tier::Observed, declared);
-        let opening = writer.submit(opening, None).map_err(refusal)?;
-        let declared = writer.submit(declared, None).map_err(refusal)?;
         let issued = writer.submit(issued, None).map_err(refusal)?;
-        let Appended { fields, .. } = opening.wait().map_err(refusal)?;
-        declared.wait().map_err(refusal)?;
+        let number = opening.wait()?;
         issued.wait().map_err(refusal)?;
-        let number = match fields {
-            amc_core::kinds::Fields::SessionOpen(open) => open.number,
-            _ => return Err(Refusal::Invalid("the log recorded something else than an opening".to_owned())),
-        };
-        let grant = LeaseGrant { lease: lease.clone(), agent, session };
         let mut live = self.live();
         live.by_token.insert(token_sha256, lease.clone());
-        live.by_lease.insert(lease, Session { grant, calls_under_way: 0 });
+        live.insert(session, Open::new(agent, lease, None));
         Ok(Opened { session, number, token })
     }
 
-    /// The open session that a token stands for.
-    pub(crate) fn of_token(&self, token_sha256: &Digest) -> Option<LeaseGrant> {
-        let live = self.live();
-        let lease = live.by_token.get(token_sha256)?;
-        live.by_lease.get(lease).map(|session| session.grant.clone())
+    /// The open session that a token stands for; the first use of a lease by hand on a day opens one.
+    pub(crate) fn authorize(
+        &self,
+        writer: &Writer,
+        clock: &SystemClock,
+        declared: impl FnOnce() -> Result<BoundaryMode, Refusal>,
+        token_sha256: &Digest,
+    ) -> Result<LeaseGrant, Refusal> {
+        let wrapped = {
+            let live = self.live();
+            let lease = live.by_token.get(token_sha256);
+            lease.and_then(|lease| live.grant(lease, None, &LeaseLimits::default()))
+        };
+        if let Some(grant) = wrapped {
+            return Ok(grant);
+        }
+        let now_ns = clock.now().wall_ns;
+        let (lease, agent, limits) = {
+            let book = self.book();
+            let unknown = || Refusal::LeaseInvalid("no open session has this lease".to_owned());
+            let (id, lease) = book.of_token(token_sha256).ok_or_else(unknown)?;
+            if let Some(why) = lease.why_not(id, now_ns) {
+                return Err(Refusal::LeaseInvalid(why));
+            }
+            (id.clone(), lease.agent.clone(), lease.limits.clone())
+        };
+        let day = now_ns.div_euclid(NS_PER_DAY);
+        if let Some(grant) = self.live().grant(&lease, Some(day), &limits) {
+            return Ok(grant);
+        }
+        let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(grant) = self.live().grant(&lease, Some(day), &limits) {
+            return Ok(grant);
+        }
+        let session = new_session(clock)?;
+        let plan = SessionPlan {
+            purpose: SessionPurpose::Agent,
+            channel: SessionChannel::Lease,
+            isolation: Isolation::None,
+            argv: Vec::new(),
+            artifact: None,
+            lease: Some(lease.clone()),
+        };
+        submit_opening(writer, &agent, session, declared()?, plan)?.wait()?;
+        let mut live = self.live();
+        live.close(&lease, now_ns);
+        live.insert(session, Open::new(agent.clone(), lease.clone(), Some(day)));
+        Ok(LeaseGrant { lease, agent, session, limits })
     }
 
-    /// The open session of a lease.
-    pub(crate) fn of_lease(&self, lease: &LeaseId) -> Option<LeaseGrant> {
-        self.live().by_lease.get(lease).map(|session| session.grant.clone())
+    /// The agent and the open session that evidence of a lease belongs to: the one that it names,
+    /// where that is of this lease and open, else the lease's newest.
+    pub(crate) fn of_lease(&self, lease: &LeaseId, named: SessionId) -> Option<(AgentId, SessionId)> {
+        let live = self.live();
+        let own = live.sessions.get(&named).filter(|open| open.lease == *lease).map(|_| named);
+        let session = own.or_else(|| live.current.get(lease).copied())?;
+        live.sessions.get(&session).map(|open| (open.agent.clone(), session))
+    }
+
+    /// The agent of a lease, open or not.
+    pub(crate) fn agent_of_lease(&self, lease: &LeaseId) -> Option<AgentId> {
+        let live = self.live();
+        let open = live.current.get(lease).and_then(|session| live.sessions.get(session));
+        open.map(|open| open.agent.clone()).or_else(|| self.book().get(lease).map(|lease| lease.agent.clone()))
     }
 
     /// The agent of an open session.
     pub(crate) fn agent_of(&self, session: SessionId) -> Option<AgentId> {
-        let live = self.live();
-        live.by_lease.values().find(|open| open.grant.session == session).map(|open| open.grant.agent.clone())
+        self.live().sessions.get(&session).map(|open| open.agent.clone())
     }
 
     /// Sessions that are open.
     pub(crate) fn ids(&self) -> Vec<SessionId> {
-        let mut ids: Vec<SessionId> = self.live().by_lease.values().map(|open| open.grant.session).collect();
+        let mut ids: Vec<SessionId> = self.live().sessions.keys().copied().collect();
         ids.sort();
         ids
     }
 
     /// A call began or ended; a seal waits for calls under way.
-    pub(crate) fn count_call(&self, lease: &LeaseId, began: bool) {
-        if let Some(session) = self.live().by_lease.get_mut(lease) {
-            let calls = session.calls_under_way;
-            session.calls_under_way = if began { calls.saturating_add(1) } else { calls.saturating_sub(1) };
+    pub(crate) fn count_call(&self, session: SessionId, began: bool) {
+        if let Some(open) = self.live().sessions.get_mut(&session) {
+            let calls = open.calls_under_way;
+            open.calls_under_way = if began { calls.saturating_add(1) } else { calls.saturating_sub(1) };
         }
         self.settled.notify_all();
+    }
+
+    /// Issues a lease by hand.
+    pub(crate) fn issue(
+        &self,
+        writer: &Writer,
+        clock: &SystemClock,
+        order: LeaseOrder,
+    ) -> Result<IssuedLease, Refusal> {
+        self.book().issue(writer, clock.now().wall_ns, order)
+    }
+
+    /// Ends a lease by hand at once; its session is sealed when what is under way has ended.
+    pub(crate) fn revoke(&self, writer: &Writer, clock: &SystemClock, lease: &LeaseId) -> Result<(), Refusal> {
+        let revoked = self.book().revoke(writer, lease);
+        self.live().close(lease, clock.now().wall_ns);
+        revoked
+    }
+
+    /// The leases by hand.
+    pub(crate) fn leases(&self, clock: &SystemClock) -> Vec<LeaseSummary> {
+        let mut list = self.book().list(clock.now().wall_ns);
+        let live = self.live();
+        for lease in &mut list {
+            lease.session = live.current.get(&lease.lease).copied();
+        }
+        list
+    }
+
+    /// Seals the sessions of leases by hand whose time is over.
+    pub(crate) fn tend(&self, writer: &Writer, now_ns: i64) -> Result<(), Refusal> {
+        let over = self.live().take_over(now_ns);
+        for (session, agent) in over {
+            writer.append(sealing(agent, session, SessionOutcome::Sealed), None).map_err(refusal)?;
+        }
+        Ok(())
     }
 
     /// Ends the lease, waits for calls under way, and seals.
@@ -142,42 +248,141 @@ impl Sessions {
         let Some(agent) = self.agent_of(session) else {
             return Err(Refusal::LeaseInvalid(format!("session {session} is not open")));
         };
-        self.close_lease(session);
-        let seal = Draft {
-            agent: Some(agent),
-            session: Some(session),
-            tier: Tier::Observed,
-            payload: None,
-            content: Content::SealSession(outcome),
-        };
-        writer.append(seal, None).map_err(refusal)
+        self.close_session(session);
+        writer.append(sealing(agent, session, outcome), None).map_err(refusal)
     }
 
-    fn close_lease(&self, session: SessionId) {
+    /// Seals everything: the monitor stops. The day of a lease ends in the ordinary way, a wrapper's
+    /// session does not.
+    pub(crate) fn seal_all(&self, writer: &Writer) -> Result<(), Refusal> {
+        for session in self.ids() {
+            let is_day = self.live().sessions.get(&session).is_some_and(|open| open.day.is_some());
+            let outcome = if is_day { SessionOutcome::Sealed } else { SessionOutcome::Interrupted };
+            self.seal(writer, session, outcome)?;
+        }
+        Ok(())
+    }
+
+    fn close_session(&self, session: SessionId) {
         let deadline = Instant::now() + SETTLE;
         let mut live = self.live();
         // No new call is admitted from here on; those under way may still report.
-        let ended: Vec<LeaseId> = live
-            .by_lease
-            .iter()
-            .filter(|(_, open)| open.grant.session == session)
-            .map(|(lease, _)| lease.clone())
-            .collect();
-        live.by_token.retain(|_, lease| !ended.contains(lease));
+        if let Some(lease) = live.sessions.get(&session).map(|open| open.lease.clone()) {
+            live.by_token.retain(|_, known| *known != lease);
+        }
         loop {
-            let busy = live.by_lease.values().any(|open| open.grant.session == session && open.calls_under_way > 0);
+            let busy = live.sessions.get(&session).is_some_and(|open| open.calls_under_way > 0);
             let left = deadline.saturating_duration_since(Instant::now());
             if !busy || left.is_zero() {
                 break;
             }
             live = self.settled.wait_timeout(live, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        live.by_lease.retain(|_, open| open.grant.session != session);
+        live.remove(session);
     }
 }
 
+impl Open {
+    fn new(agent: AgentId, lease: LeaseId, day: Option<i64>) -> Self {
+        Open { agent, lease, day, calls_under_way: 0, closing_since_ns: None }
+    }
+
+    fn is_over(&self, now_ns: i64) -> bool {
+        let closed = self.closing_since_ns.or(self.day.map(|day| (day + 1) * NS_PER_DAY));
+        closed.is_some_and(|since| {
+            let lingered_ns = now_ns.saturating_sub(since);
+            lingered_ns >= LINGER_MAX_NS || (lingered_ns >= LINGER_MIN_NS && self.calls_under_way == 0)
+        })
+    }
+}
+
+impl Live {
+    fn insert(&mut self, session: SessionId, open: Open) {
+        self.current.insert(open.lease.clone(), session);
+        self.sessions.insert(session, open);
+    }
+
+    fn remove(&mut self, session: SessionId) -> Option<Open> {
+        self.current.retain(|_, known| *known != session);
+        self.sessions.remove(&session)
+    }
+
+    fn grant(&self, lease: &LeaseId, day: Option<i64>, limits: &LeaseLimits) -> Option<LeaseGrant> {
+        let session = *self.current.get(lease)?;
+        let open = self.sessions.get(&session).filter(|open| open.day == day && open.closing_since_ns.is_none())?;
+        Some(LeaseGrant { lease: lease.clone(), agent: open.agent.clone(), session, limits: limits.clone() })
+    }
+
+    fn close(&mut self, lease: &LeaseId, now_ns: i64) {
+        for open in self.sessions.values_mut().filter(|open| open.lease == *lease) {
+            open.closing_since_ns.get_or_insert(now_ns);
+        }
+    }
+
+    fn take_over(&mut self, now_ns: i64) -> Vec<(SessionId, AgentId)> {
+        let over = self.sessions.iter().filter(|(_, open)| open.is_over(now_ns)).map(|(session, _)| *session);
+        let mut over: Vec<SessionId> = over.collect();
+        over.sort();
+        over.into_iter().filter_map(|session| Some((session, self.remove(session)?.agent))).collect()
+    }
+}
+
+/// A session's first events on their way.
+struct Opening {
+    open: Pending,
+    declared: Pending,
+}
+
+impl Opening {
+    /// The session's number, when its opening is durable.
+    fn wait(self) -> Result<u64, Refusal> {
+        let opened = self.open.wait().map_err(refusal)?;
+        self.declared.wait().map_err(refusal)?;
+        match opened.fields {
+            Fields::SessionOpen(open) => Ok(open.number),
+            _ => Err(Refusal::Invalid("the log recorded something else than an opening".to_owned())),
+        }
+    }
+}
+
+fn submit_opening(
+    writer: &Writer,
+    agent: &AgentId,
+    session: SessionId,
+    declared: BoundaryMode,
+    plan: SessionPlan,
+) -> Result<Opening, Refusal> {
+    let opening = Draft {
+        agent: Some(agent.clone()),
+        session: Some(session),
+        tier: Tier::Observed,
+        payload: None,
+        content: Content::OpenSession(plan),
+    };
+    let declared = BoundaryDeclared { mode: declared };
+    let declared = Draft::in_session(agent.clone(), session, Tier::Observed, declared);
+    let open = writer.submit(opening, None).map_err(refusal)?;
+    let declared = writer.submit(declared, None).map_err(refusal)?;
+    Ok(Opening { open, declared })
+}
+
+fn sealing(agent: AgentId, session: SessionId, outcome: SessionOutcome) -> Draft {
+    Draft {
+        agent: Some(agent),
+        session: Some(session),
+        tier: Tier::Observed,
+        payload: None,
+        content: Content::SealSession(outcome),
+    }
+}
+
+fn new_session(clock: &SystemClock) -> Result<SessionId, Refusal> {
+    let wall_ms = u64::try_from(clock.now().wall_ns / 1_000_000).unwrap_or(0);
+    Ok(SessionId::from_parts(wall_ms, random()?))
+}
+
 /// Random bytes from the operating system.
-fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| Refusal::Invalid(format!("no randomness: {error}")))?;
     Ok(bytes)
@@ -188,5 +393,59 @@ pub(crate) fn refusal(error: AppendError) -> Refusal {
     match error {
         AppendError::Stopped(_) | AppendError::Closed => Refusal::LogUnavailable(error.to_string()),
         other => Refusal::Invalid(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(day: i64) -> (Live, LeaseId, SessionId) {
+        let lease = LeaseId::new("lease-0000000000000001").expect("an id");
+        let session = SessionId::from_parts(1, [day.to_le_bytes()[0]; 10]);
+        let mut live = Live::default();
+        live.insert(session, Open::new(AgentId::new("bot").expect("an id"), lease.clone(), Some(day)));
+        (live, lease, session)
+    }
+
+    #[test]
+    fn a_day_admits_nothing_of_the_next_and_is_sealed_when_it_has_settled() {
+        let (mut live, lease, session) = live(5);
+        let limits = LeaseLimits::default();
+        assert_eq!(live.grant(&lease, Some(5), &limits).map(|grant| grant.session), Some(session));
+        assert!(live.grant(&lease, Some(6), &limits).is_none());
+        let midnight_ns = 6 * NS_PER_DAY;
+        assert!(live.take_over(midnight_ns - 1).is_empty());
+        live.sessions.get_mut(&session).expect("it is open").calls_under_way = 1;
+        assert!(live.take_over(midnight_ns + LINGER_MIN_NS).is_empty(), "a stream across midnight is recorded in it");
+        live.sessions.get_mut(&session).expect("it is open").calls_under_way = 0;
+        assert_eq!(live.take_over(midnight_ns + LINGER_MIN_NS).len(), 1);
+        assert!(live.sessions.is_empty() && live.current.is_empty());
+    }
+
+    #[test]
+    fn what_never_ends_does_not_keep_a_day_open() {
+        let (mut live, _, session) = live(5);
+        live.sessions.get_mut(&session).expect("it is open").calls_under_way = 1;
+        assert_eq!(live.take_over(6 * NS_PER_DAY + LINGER_MAX_NS).len(), 1);
+    }
+
+    #[test]
+    fn the_next_day_is_another_session_beside_the_one_that_ends() {
+        let (mut live, lease, before) = live(5);
+        live.close(&lease, 6 * NS_PER_DAY);
+        let after = SessionId::from_parts(2, [9; 10]);
+        live.insert(after, Open::new(AgentId::new("bot").expect("an id"), lease.clone(), Some(6)));
+        assert_eq!(live.grant(&lease, Some(6), &LeaseLimits::default()).map(|grant| grant.session), Some(after));
+        let sealed = live.take_over(6 * NS_PER_DAY + LINGER_MIN_NS);
+        assert_eq!(sealed.into_iter().map(|(session, _)| session).collect::<Vec<_>>(), [before]);
+        assert_eq!(live.current.get(&lease), Some(&after));
+    }
+
+    #[test]
+    fn a_closed_lease_admits_nothing() {
+        let (mut live, lease, _) = live(5);
+        live.close(&lease, 5 * NS_PER_DAY);
+        assert!(live.grant(&lease, Some(5), &LeaseLimits::default()).is_none());
     }
 }

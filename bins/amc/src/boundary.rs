@@ -74,7 +74,7 @@ fn tried(decoy: &Path) -> Option<bool> {
         argv: vec!["true".into()],
     };
     let chosen = start.choose(&Asked::Auto).ok().filter(|chosen| chosen.isolation != Isolation::None)?;
-    let routes = Routes { listen: SocketAddr::from(([127, 0, 0, 1], 0)), providers: Vec::new() };
+    let routes = Routes { listen: SocketAddr::from(([127, 0, 0, 1], 0)), providers: Vec::new(), proxy: None };
     let environment = environment::build(std::env::vars_os(), &[], &routes, "");
     let probed = probe::run(&start, &chosen, &environment, &Targets::of(&start.home)).ok()?;
     let refused = |attempt: &ProbeAttempt| {

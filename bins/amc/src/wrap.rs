@@ -85,7 +85,8 @@ impl<'a> Wrapping<'a> {
         let chosen = start.choose(&plan.isolation).map_err(Failure::unable)?;
         let mut wrapping = Wrapping { opening, auditor_file, plan, home, start, chosen, started: Vec::new() };
         let (mut client, listen) = wrapping.services()?;
-        let routes = Routes { listen, providers };
+        let proxy = services::monitor_status(&mut client)?.proxy_listen.and_then(|text| text.parse().ok());
+        let routes = Routes { listen, providers, proxy };
         let opened = wrapping.open_session(&mut client, executable)?;
         let run = wrapping.run_agent(client, &opened, &routes);
         let finished = run.and_then(|(client, exit)| wrapping.seal(client, &opened, exit));

@@ -10,50 +10,72 @@ use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::LeaseGrant;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use zeroize::Zeroizing;
 
 use crate::body::AnswerBody;
-use crate::credentials;
 use crate::forward::{self, Outgoing, Trailers};
-use crate::headers;
 use crate::monitor::ChannelError;
-use crate::receipts;
 use crate::record::Call;
-use crate::redact;
 use crate::refusal::Failure;
 use crate::routes::RouteError;
-use crate::state::Gateway;
+use crate::state::{Gateway, Settings};
+use crate::tap::Source;
+use crate::{credentials, facts, headers, limits, receipts, redact, websocket};
 
 /// Answers one request, whatever it is.
-pub(crate) async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn handle(gateway: Arc<Gateway>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+    let settings = gateway.settings();
+    let upgrade = websocket::is_asked_for(&request).then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
-    let dialect = dialect(&gateway, &head);
+    let dialect = dialect(&settings, &head);
     let answered = match head.uri.path().strip_prefix("/amc/") {
         Some(rest) => receipts::own_route(&gateway, &head, rest).await,
-        None => call(&gateway, head, body).await,
+        None => call(&gateway, settings, head, body, upgrade).await,
     };
-    answered.unwrap_or_else(|failure| failure.into_response(dialect))
+    answered.unwrap_or_else(|failure| {
+        gateway.metrics.refused(failure.code());
+        failure.into_response(dialect)
+    })
 }
 
 /// The shape of errors that this client understands.
-fn dialect(gateway: &Gateway, head: &Parts) -> Dialect {
-    let anthropic = head.headers.contains_key("anthropic-version");
-    let guess = if anthropic { Dialect::Anthropic } else { Dialect::Openai };
-    gateway.routes.dialect_of(head.uri.path()).unwrap_or(guess)
+fn dialect(settings: &Settings, head: &Parts) -> Dialect {
+    let has = |name: &str| head.headers.contains_key(name);
+    let guess = match (has("anthropic-version"), has("x-goog-api-key")) {
+        (true, _) => Dialect::Anthropic,
+        (false, true) => Dialect::Gemini,
+        (false, false) => Dialect::Openai,
+    };
+    settings.routes.dialect_of(head.uri.path()).unwrap_or(guess)
 }
 
-async fn call(gateway: &Arc<Gateway>, head: Parts, body: Incoming) -> Result<Response<AnswerBody>, Failure> {
+async fn call(
+    gateway: &Arc<Gateway>,
+    settings: Arc<Settings>,
+    head: Parts,
+    body: Incoming,
+    upgrade: Option<OnUpgrade>,
+) -> Result<Response<AnswerBody>, Failure> {
     let started = Instant::now();
-    let route = gateway.routes.resolve(head.uri.path(), head.uri.query()).map_err(|error| match error {
+    let route = settings.routes.resolve(head.uri.path(), head.uri.query()).map_err(|error| match error {
         RouteError::UnknownProvider(_) => Failure::not_found(error.to_string()),
         RouteError::NotNormal => Failure::bad_request(error.to_string()),
     })?;
     if head.method.as_str().len() > METHOD_BYTES_MAX {
         return Err(Failure::bad_request("no HTTP method is that long"));
     }
-    let Caller { grant, lease, keys_ignored } = authorize(gateway, &head.headers).await?;
-    let without_secrets = |text: &String| gateway.redactor.redact_text(&lease, text, text.len()) == *text;
+    let query = head.uri.query().filter(|_| route.dialect == Dialect::Gemini);
+    let Caller { grant, lease, keys_ignored } = authorize(gateway, &head.headers, query).await?;
+    limits::check_route(&grant, &route.provider)?;
+    let slot = gateway.counters.enter(&grant, started)?;
+    let without_secrets = |text: &String| settings.redactor.redact_text(&lease, text, text.len()) == *text;
+    let mut url = route.url;
+    if let Some(query) = query {
+        url.set_query(credentials::without_query_key(query).as_deref());
+    }
     let call = Call {
         request_id: new_request_id()?,
         client_request_id: client_request_id(&head.headers).filter(without_secrets),
@@ -67,13 +89,33 @@ async fn call(gateway: &Arc<Gateway>, head: Parts, body: Incoming) -> Result<Res
         media_type: headers::media_type(&head.headers),
         encoding: headers::content_encoding(&head.headers),
         started,
+        settings,
     };
     let trailers = Trailers::of(head.version, &head.headers);
     let mut headers = head.headers;
     headers::for_provider(&mut headers);
-    credentials::replace(&mut headers, call.dialect, gateway.provider_key(&call.provider));
-    let outgoing = Outgoing { method: head.method, url: route.url, headers, body, trailers };
-    forward::forward(gateway, Arc::new(call), outgoing).await
+    credentials::replace(&mut headers, route.key_header, call.settings.provider_key(&call.provider));
+    if let Some(upgrade) = upgrade {
+        limits::check_models(&call.grant, &facts::models_asked(&call.path, "", b"").unwrap_or_default())?;
+        return websocket::relay(gateway, Arc::new(call), url, headers, upgrade, slot).await;
+    }
+    let body = if call.grant.limits.models.is_empty() { Source::Agent(body) } else { held(&call, body).await? };
+    let outgoing = Outgoing { method: head.method, url, headers, body, trailers };
+    forward::forward(gateway, Arc::new(call), outgoing, slot).await
+}
+
+/// A body that a lease's models are to be compared with: it is read whole first.
+async fn held(call: &Call, body: Incoming) -> Result<Source, Failure> {
+    let lease = &call.grant.lease;
+    let collected = Limited::new(body, HELD_BYTES_MAX).collect().await;
+    let too_much =
+        || Failure::forbidden(format!("{lease} is for some models only, and the request is too large to look"));
+    let bytes = collected.map_err(|_| too_much())?.to_bytes();
+    let plain = facts::decoded(call.encoding.as_deref(), &bytes);
+    let asked = plain.and_then(|plain| facts::models_asked(&call.path, &call.media_type, &plain));
+    let unread = || Failure::forbidden(format!("{lease} is for some models only, and the request does not say which"));
+    limits::check_models(&call.grant, &asked.ok_or_else(unread)?)?;
+    Ok(Source::Held((!bytes.is_empty()).then_some(bytes)))
 }
 
 /// Who calls, and with which token.
@@ -85,8 +127,8 @@ pub(crate) struct Caller {
 
 /// Asks the monitor whose lease came with a request. Each request is asked for, so that a revoked
 /// lease ends at once.
-pub(crate) async fn authorize(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller, Failure> {
-    let candidates = credentials::candidates(headers);
+pub(crate) async fn authorize(gateway: &Gateway, headers: &HeaderMap, query: Option<&str>) -> Result<Caller, Failure> {
+    let candidates = credentials::candidates(headers, query);
     let mut why = NO_LEASE.to_owned();
     for (position, candidate) in candidates.iter().enumerate() {
         match gateway.monitor.authorize(amc_crypto::sha256(candidate.token.as_bytes())).await {
@@ -122,6 +164,9 @@ fn new_request_id() -> Result<String, Failure> {
     let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
     Ok(format!("req-{}", SessionId::from_parts(millis, random)))
 }
+
+/// Larger requests of a lease with models are refused: they could not be compared unread.
+const HELD_BYTES_MAX: usize = 32 << 20;
 
 /// The longest registered method has 17 characters.
 const METHOD_BYTES_MAX: usize = 32;

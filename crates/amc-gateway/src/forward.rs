@@ -4,29 +4,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amc_core::kinds::CallOutcome;
+use amc_core::kinds::{CallOutcome, UpstreamAttempt};
 use amc_core::limits::PAYLOAD_STORED_BYTES_MAX;
 use amc_workspace::protocol::Refusal;
+use amc_workspace::protocol::gateway::GatewayFields;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::sync::watch;
 
 use crate::body::{AnswerBody, broken_off, whole};
 use crate::headers;
+use crate::limits::CallSlot;
 use crate::monitor::ChannelError;
 use crate::record::{self, AnswerRecorder, Call, Progress};
 use crate::refusal::Failure;
 use crate::state::Gateway;
-use crate::tap::{AnswerPassing, Copied, RECEIPT_HEADER, RequestBody, RequestEnd};
+use crate::tap::{AnswerPassing, Copied, RECEIPT_HEADER, RequestBody, RequestEnd, Source};
 
 /// A request that may pass, with the provider's address and key in it.
 pub(crate) struct Outgoing {
     pub(crate) method: http::Method,
     pub(crate) url: reqwest::Url,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Incoming,
+    pub(crate) body: Source,
     /// The agent reads trailers, and its connection can carry them beside a Content-Length.
     pub(crate) trailers: Trailers,
 }
@@ -58,12 +60,21 @@ pub(crate) async fn forward(
     gateway: &Arc<Gateway>,
     call: Arc<Call>,
     outgoing: Outgoing,
+    slot: CallSlot,
 ) -> Result<Response<AnswerBody>, Failure> {
-    let Outgoing { method, url, headers, body, trailers } = outgoing;
-    let mut request = reqwest::Request::new(method, url);
-    *request.headers_mut() = headers;
+    let Outgoing { method, url, headers, mut body, trailers } = outgoing;
+    if call.settings.retries > 0 && matches!(body, Source::Agent(_)) {
+        body = hold_small(body).await?;
+    }
+    let again = match &body {
+        Source::Held(Some(bytes)) => Some(bytes.clone()),
+        Source::Held(None) => Some(Bytes::new()),
+        Source::Agent(_) => None,
+    };
+    let template = Template { method, url, headers };
+    let mut request = template.request();
     let mut progress = if gateway.monitor.is_taking() {
-        let (body, passed) = RequestBody::new(body);
+        let (body, passed) = RequestBody::new(body, call.encoding.as_deref());
         *request.body_mut() = Some(reqwest::Body::wrap(body));
         record::request(gateway, &call, passed)
     } else {
@@ -71,55 +82,126 @@ pub(crate) async fn forward(
         *request.body_mut() = Some(body.into());
         progress
     };
-    let mut answer = AnswerRecorder::new(gateway, &call, progress.clone());
-    match head(gateway, &mut progress, request).await {
-        Ok(response) => {
-            answer.head(response.status().as_u16(), response.headers());
-            deliver(gateway, &call, progress, answer, response, trailers).await
-        }
-        Err(message) => failed(gateway, &call, progress, answer, message).await,
+    let mut answer = AnswerRecorder::new(gateway, &call, progress.clone(), slot);
+    let mut attempt = 1;
+    loop {
+        let answered = head(&call, &mut progress, request).await;
+        let tried_again = again.as_ref().filter(|_| attempt <= call.settings.retries && may_be_tried_again(&answered));
+        let Some(bytes) = tried_again else {
+            return match answered {
+                Ok(response) => {
+                    answer.head(response.status().as_u16(), response.headers());
+                    deliver(gateway, &call, progress, answer, response, trailers).await
+                }
+                Err(message) => failed(gateway, &call, progress, answer, message).await,
+            };
+        };
+        let wait = retry_wait(&answered, attempt);
+        record_attempt(gateway, &call, &mut progress, attempt, answered).await?;
+        tokio::time::sleep(wait).await;
+        attempt += 1;
+        answer.attempt(attempt);
+        request = template.request();
+        *request.body_mut() = Some(bytes.clone().into());
     }
+}
+
+/// What every attempt of a call has in common.
+struct Template {
+    method: http::Method,
+    url: reqwest::Url,
+    headers: HeaderMap,
+}
+
+impl Template {
+    fn request(&self) -> reqwest::Request {
+        let mut request = reqwest::Request::new(self.method.clone(), self.url.clone());
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+}
+
+/// Reads a body of known, small length whole, so that it can be sent again; another stays as it is.
+async fn hold_small(body: Source) -> Result<Source, Failure> {
+    match body {
+        Source::Agent(incoming) if incoming.size_hint().upper().is_some_and(|len| len <= RETRIED_BYTES_MAX) => {
+            let collected = incoming.collect().await;
+            let bytes = collected.map_err(|_| Failure::bad_request("the request broke off"))?.to_bytes();
+            Ok(Source::Held((!bytes.is_empty()).then_some(bytes)))
+        }
+        body => Ok(body),
+    }
+}
+
+fn may_be_tried_again(answered: &Result<Response<reqwest::Body>, String>) -> bool {
+    answered.as_ref().map_or(true, |response| matches!(response.status().as_u16(), 429 | 500 | 502 | 503 | 504 | 529))
+}
+
+/// A quarter of a second, doubled with each attempt; longer where the provider says so, within reason.
+fn retry_wait(answered: &Result<Response<reqwest::Body>, String>, attempt: u32) -> Duration {
+    let asked = answered.as_ref().ok().and_then(|response| headers::text(response.headers(), "retry-after"));
+    let asked = asked.and_then(|text| text.parse().ok()).map(Duration::from_secs).unwrap_or_default();
+    RETRY_WAIT.saturating_mul(1 << attempt.min(8).saturating_sub(1)).max(asked.min(RETRY_WAIT_MAX))
+}
+
+/// An attempt that is made again is an event of its own, after the request's.
+async fn record_attempt(
+    gateway: &Gateway,
+    call: &Call,
+    progress: &mut watch::Receiver<Progress>,
+    attempt: u32,
+    answered: Result<Response<reqwest::Body>, String>,
+) -> Result<(), Failure> {
+    record::recorded(progress).await.map_err(refused)?;
+    let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
+    let reason = answered.err().unwrap_or_default();
+    let (request_id, provider) = (call.request_id.clone(), call.provider.clone());
+    let fields = UpstreamAttempt { request_id, provider, attempt, status, reason };
+    record::submit(gateway, call, GatewayFields::Attempt(fields), None, None).await.map_err(refused)?;
+    Ok(())
 }
 
 /// After evidence was refused: nothing leaves before the log has taken the request.
 async fn record_first(
     gateway: &Gateway,
     call: &Call,
-    body: Incoming,
+    body: Source,
 ) -> Result<(Bytes, watch::Receiver<Progress>), Failure> {
-    let collected = Limited::new(body, PAYLOAD_STORED_BYTES_MAX).collect().await;
-    let collected = collected.map_err(|_| {
-        Failure::evidence(
-            "the log refused the last evidence, and until it takes some again only small requests are tried",
-        )
-    })?;
-    let bytes = collected.to_bytes();
-    let mut copied = Copied::default();
+    let bytes = match body {
+        Source::Held(bytes) => bytes.unwrap_or_default(),
+        Source::Agent(incoming) => {
+            let collected = Limited::new(incoming, PAYLOAD_STORED_BYTES_MAX).collect().await;
+            let too_much =
+                "the log refused the last evidence, and until it takes some again only small requests are tried";
+            collected.map_err(|_| Failure::evidence(too_much))?.to_bytes()
+        }
+    };
+    let mut copied = Copied::new(call.encoding.as_deref());
     copied.push(&bytes);
-    let recorded = record::record_request(gateway, call, copied).await.map_err(refused)?;
+    let recorded = record::record_request(gateway, call, copied, None).await.map_err(refused)?;
     let (_, progress) = watch::channel(Progress::Recorded(Ok(recorded)));
     Ok((bytes, progress))
 }
 
 /// The answer's head, or in words why there is none. The wait is bounded from the request's end.
 async fn head(
-    gateway: &Gateway,
+    call: &Call,
     progress: &mut watch::Receiver<Progress>,
     request: reqwest::Request,
 ) -> Result<Response<reqwest::Body>, String> {
     let late = async {
         // An error means that the request's task has ended, and with it its body.
         let _ = progress.wait_for(|progress| !matches!(progress, Progress::Passing)).await;
-        tokio::time::sleep(gateway.first_byte).await;
+        tokio::time::sleep(call.settings.first_byte).await;
     };
     tokio::select! {
-        answered = gateway.upstream.send(request) => answered,
-        () = late => Err(format!("no answer within {} ms", gateway.first_byte.as_millis())),
+        answered = call.settings.upstream.send(request) => answered,
+        () = late => Err(format!("no answer within {} ms", call.settings.first_byte.as_millis())),
     }
 }
 
 /// No answer: the event says so, then the agent is told.
-async fn failed(
+pub(crate) async fn failed(
     gateway: &Gateway,
     call: &Call,
     mut progress: watch::Receiver<Progress>,
@@ -133,14 +215,14 @@ async fn failed(
     let request_receipt = record::recorded(&mut progress).await.map_err(refused)?.receipt;
     let mut response = Failure::upstream(message).into_response(call.dialect);
     add_ours(gateway, call, response.headers_mut(), request_receipt);
-    if gateway.is_durable() {
+    if call.settings.is_durable() {
         add_receipt(response.headers_mut(), answered.await.ok().and_then(|recorded| recorded.receipt));
     }
     Ok(response)
 }
 
 /// An answer on its way back.
-async fn deliver(
+pub(crate) async fn deliver(
     gateway: &Gateway,
     call: &Call,
     mut progress: watch::Receiver<Progress>,
@@ -151,12 +233,11 @@ async fn deliver(
     // A provider may answer before it has read the request (it refuses a body's size, say). There is
     // no request event to wait for then; it follows when the body has ended.
     let passing = matches!(&*progress.borrow(), Progress::Passing);
-    let request_receipt = match gateway.is_durable() && !passing {
-        true => record::recorded(&mut progress).await.map_err(refused)?.receipt,
-        false => match &*progress.borrow() {
-            Progress::Recorded(Ok(recorded)) => recorded.receipt.clone(),
-            _ => None,
-        },
+    let durable = call.settings.is_durable();
+    let request_receipt = match (passing, durable) {
+        (true, _) => None,
+        (false, true) => record::recorded(&mut progress).await.map_err(refused)?.receipt,
+        (false, false) => record::accepted(&mut progress).await.map_err(refused)?.and_then(|recorded| recorded.receipt),
     };
     let (mut parts, body) = response.into_parts();
     headers::for_agent(&mut parts.headers);
@@ -169,8 +250,8 @@ async fn deliver(
     add_ours(gateway, call, &mut parts.headers, request_receipt);
     let events = headers::is_event_stream(&headers::media_type(&parts.headers));
     let len = body.size_hint().exact();
-    if gateway.is_durable() && !passing && !events && len.is_some_and(|len| len <= BOUNDED_BYTES_MAX) {
-        let (outcome, bytes) = read_bounded(body, &mut answer, gateway.idle).await;
+    if durable && !passing && !events && len.is_some_and(|len| len <= BOUNDED_BYTES_MAX) {
+        let (outcome, bytes) = read_bounded(body, &mut answer, call.settings.idle).await;
         let recorded = answer.finish(outcome).await;
         let recorded = recorded.map_err(|_| Failure::evidence("the answer came and its evidence was not recorded"))?;
         add_receipt(&mut parts.headers, recorded.receipt);
@@ -178,11 +259,11 @@ async fn deliver(
         return Ok(Response::from_parts(parts, body));
     }
     let chunked = !parts.headers.contains_key(header::CONTENT_LENGTH);
-    let in_trailer = gateway.is_durable() && (trailers == Trailers::Any || (trailers == Trailers::Chunked && chunked));
+    let in_trailer = durable && (trailers == Trailers::Any || (trailers == Trailers::Chunked && chunked));
     if in_trailer {
         parts.headers.append(header::TRAILER, HeaderValue::from_name(RECEIPT_HEADER));
     }
-    let body = AnswerPassing::new(body, answer, gateway.idle, in_trailer);
+    let body = AnswerPassing::new(body, answer, call.settings.idle, in_trailer);
     Ok(Response::from_parts(parts, body.boxed_unsync()))
 }
 
@@ -203,7 +284,7 @@ async fn read_bounded(mut body: reqwest::Body, answer: &mut AnswerRecorder, idle
     }
 }
 
-fn add_ours(gateway: &Gateway, call: &Call, fields: &mut HeaderMap, request_receipt: Option<String>) {
+pub(crate) fn add_ours(gateway: &Gateway, call: &Call, fields: &mut HeaderMap, request_receipt: Option<String>) {
     let mut add = |name: &'static str, text: &str| {
         if let Ok(value) = HeaderValue::from_str(text) {
             fields.insert(name, value);
@@ -235,3 +316,11 @@ pub(crate) fn refused(error: ChannelError) -> Failure {
 
 /// Up to here an answer of known length is held until its receipt can go in its head.
 const BOUNDED_BYTES_MAX: u64 = 256 * 1024;
+
+/// Requests up to here can be tried again; they are held until they are answered.
+const RETRIED_BYTES_MAX: u64 = 1 << 20;
+
+const RETRY_WAIT: Duration = Duration::from_millis(250);
+
+/// A provider that wants more is not waited for: the agent's own client knows better what to do.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(8);

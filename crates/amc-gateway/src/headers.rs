@@ -15,6 +15,11 @@ pub(crate) fn for_provider(headers: &mut HeaderMap) {
     remove_ours(headers);
 }
 
+/// Takes out of a message of the egress proxy what belongs to its hop.
+pub(crate) fn for_next_hop(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+}
+
 /// Takes out of an answer what must not travel on.
 pub(crate) fn for_agent(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);

@@ -1,5 +1,5 @@
-//! The LLM reverse proxy: what an unmodified agent sends to a model passes here, and what passed is
-//! handed to the monitor as typed evidence.
+//! The LLM reverse proxy and the egress proxy: what an unmodified agent sends to a model, and to
+//! anywhere else, passes here, and what passed is handed to the monitor as typed evidence.
 //!
 //! Bodies go through byte for byte and unbuffered, both ways. This process holds no signing key: it
 //! knows the providers' keys and the agents' leases, submits fields, and the monitor builds, orders
@@ -16,20 +16,26 @@
 mod body;
 mod call;
 mod credentials;
+pub mod egress;
 mod error;
 mod facts;
 mod forward;
 mod headers;
+mod limits;
+mod log;
+mod metrics;
 mod monitor;
 mod receipts;
 mod record;
 mod redact;
 mod refusal;
+mod reload;
 mod routes;
 mod server;
 mod state;
 mod tap;
 mod upstream;
+mod websocket;
 
 pub use error::GatewayError;
 pub use server::{Options, run, serve};

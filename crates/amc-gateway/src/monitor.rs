@@ -1,16 +1,16 @@
 //! The async client of the monitor's gateway socket (`amc_workspace::protocol::gateway`).
 //!
 //! Two connections: evidence waits for flushes, lookups (leases, receipts) never wait behind it.
-//! Requests are sent ahead and answered in order. Nothing is retried and nothing is kept when a
+//! Requests are sent ahead; answers name theirs. Nothing is retried and nothing is kept when a
 //! connection ends: a gateway without its monitor may let nothing pass.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use amc_core::Digest;
-use amc_core::kinds::GatewayStarted;
+use amc_core::kinds::{EgressStarted, GatewayReloaded, GatewayStarted};
+use amc_core::{Digest, LeaseId};
 use amc_workspace::protocol::gateway::{
     GatewayEvent, GatewayReply, GatewayRequest, LeaseGrant, ReceiptPair, Recorded, Welcome,
 };
@@ -54,10 +54,16 @@ struct Channel {
 struct Outgoing {
     id: u64,
     frame: Vec<u8>,
-    reply: oneshot::Sender<GatewayReply>,
+    pending: Pending,
 }
 
-type Pending = (u64, oneshot::Sender<GatewayReply>);
+/// Who waits for the answer to a request.
+#[derive(Debug)]
+struct Pending {
+    reply: oneshot::Sender<GatewayReply>,
+    /// Hears that the log has taken an event.
+    accept: Option<oneshot::Sender<()>>,
+}
 
 impl Channel {
     fn new(stream: UnixStream) -> Self {
@@ -74,10 +80,19 @@ impl Channel {
     }
 
     async fn ask(&self, body: GatewayRequest) -> Result<GatewayReply, ChannelError> {
+        self.ask_and_hear(body, None).await
+    }
+
+    async fn ask_and_hear(
+        &self,
+        body: GatewayRequest,
+        accept: Option<oneshot::Sender<()>>,
+    ) -> Result<GatewayReply, ChannelError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = encode_frame(&Frame { id, body }).map_err(|_| ChannelError::TooLong)?;
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Outgoing { id, frame, reply }).await.map_err(|_| ChannelError::Closed)?;
+        let pending = Pending { reply, accept };
+        self.queue.send(Outgoing { id, frame, pending }).await.map_err(|_| ChannelError::Closed)?;
         match answer.await {
             Ok(GatewayReply::Refused(refusal)) => Err(ChannelError::Refused(refusal)),
             Ok(reply) => Ok(reply),
@@ -94,15 +109,15 @@ impl Channel {
 async fn write_requests(
     writer: OwnedWriteHalf,
     mut outgoing: mpsc::Receiver<Outgoing>,
-    pending: mpsc::UnboundedSender<Pending>,
+    asked: mpsc::UnboundedSender<(u64, Pending)>,
 ) {
     let mut writer = BufWriter::with_capacity(64 * 1024, writer);
     while let Some(first) = outgoing.recv().await {
         let mut next = Some(first);
-        while let Some(Outgoing { id, frame, reply }) = next {
+        while let Some(Outgoing { id, frame, pending }) = next {
             // Registered before it is written, so that no answer can come too early. A failure on
-            // either side drops `reply`, which tells the asker that the connection is closed.
-            if pending.send((id, reply)).is_err() || writer.write_all(&frame).await.is_err() {
+            // either side drops `pending`, which tells the asker that the connection is closed.
+            if asked.send((id, pending)).is_err() || writer.write_all(&frame).await.is_err() {
                 return;
             }
             next = outgoing.try_recv().ok();
@@ -113,17 +128,23 @@ async fn write_requests(
     }
 }
 
-async fn read_replies(reader: OwnedReadHalf, mut answered: mpsc::UnboundedReceiver<Pending>) {
+async fn read_replies(reader: OwnedReadHalf, mut asked: mpsc::UnboundedReceiver<(u64, Pending)>) {
     let mut reader = BufReader::new(reader);
-    let mut waiting: VecDeque<Pending> = VecDeque::new();
-    while let Some(frame) = read_reply(&mut reader).await {
-        while let Ok(pending) = answered.try_recv() {
-            waiting.push_back(pending);
+    let mut waiting: HashMap<u64, Pending> = HashMap::new();
+    while let Some(Frame { id, body }) = read_reply(&mut reader).await {
+        while let Ok((id, pending)) = asked.try_recv() {
+            waiting.insert(id, pending);
         }
-        match waiting.pop_front() {
+        if body == GatewayReply::Accepted {
+            let Some(pending) = waiting.get_mut(&id) else { return };
+            // An asker that has left wants no notice.
+            pending.accept.take().map(|accept| accept.send(()));
+            continue;
+        }
+        match waiting.remove(&id) {
             // An asker that has left wants no answer.
-            Some((id, reply)) if id == frame.id => drop(reply.send(frame.body)),
-            _ => return,
+            Some(pending) => drop(pending.reply.send(body)),
+            None => return,
         }
     }
 }
@@ -154,10 +175,7 @@ impl Monitor {
 
     /// Reports that the gateway listens.
     pub(crate) async fn started(&self, started: GatewayStarted) -> Result<(), ChannelError> {
-        match self.evidence.ask(GatewayRequest::Started(started)).await? {
-            GatewayReply::Done | GatewayReply::Recorded(_) => Ok(()),
-            _ => Err(ChannelError::Unexpected),
-        }
+        self.report(GatewayRequest::Started(started)).await
     }
 
     /// Whose lease a token is, by its SHA-256.
@@ -168,9 +186,41 @@ impl Monitor {
         }
     }
 
-    /// Appends evidence; returns when it is durable.
-    pub(crate) async fn record(&self, event: GatewayEvent) -> Result<Recorded, ChannelError> {
-        let answer = match self.evidence.ask(GatewayRequest::Record(Box::new(event))).await {
+    /// Reports that the egress proxy listens.
+    pub(crate) async fn egress_started(&self, started: EgressStarted) -> Result<(), ChannelError> {
+        self.report(GatewayRequest::EgressStarted(started)).await
+    }
+
+    /// Reports what came of reading the configuration again.
+    pub(crate) async fn reloaded(&self, reloaded: GatewayReloaded) -> Result<(), ChannelError> {
+        self.report(GatewayRequest::Reloaded(reloaded)).await
+    }
+
+    async fn report(&self, request: GatewayRequest) -> Result<(), ChannelError> {
+        match self.evidence.ask(request).await? {
+            GatewayReply::Done | GatewayReply::Recorded(_) => Ok(()),
+            _ => Err(ChannelError::Unexpected),
+        }
+    }
+
+    /// The configuration as it is now, read and judged again.
+    pub(crate) async fn welcome(&self) -> Result<Welcome, ChannelError> {
+        match self.look_up(GatewayRequest::Hello { protocol: PROTOCOL_VERSION }).await? {
+            GatewayReply::Welcome(welcome) => Ok(*welcome),
+            _ => Err(ChannelError::Unexpected),
+        }
+    }
+
+    /// Appends evidence; returns when it is durable. `accept` hears before when the log has taken it.
+    pub(crate) async fn record(
+        &self,
+        event: GatewayEvent,
+        accept: Option<oneshot::Sender<()>>,
+    ) -> Result<Recorded, ChannelError> {
+        let event = Box::new(event);
+        let announces = accept.is_some();
+        let request = if announces { GatewayRequest::Announce(event) } else { GatewayRequest::Record(event) };
+        let answer = match self.evidence.ask_and_hear(request, accept).await {
             Ok(GatewayReply::Recorded(recorded)) => Ok(recorded),
             Ok(_) => Err(ChannelError::Unexpected),
             Err(error) => Err(error),
@@ -185,9 +235,9 @@ impl Monitor {
         answer
     }
 
-    /// The receipts of a call.
-    pub(crate) async fn receipts(&self, request_id: String) -> Result<ReceiptPair, ChannelError> {
-        match self.look_up(GatewayRequest::Receipts { request_id }).await? {
+    /// The receipts of a call of the lease's agent.
+    pub(crate) async fn receipts(&self, lease: LeaseId, request_id: String) -> Result<ReceiptPair, ChannelError> {
+        match self.look_up(GatewayRequest::Receipts { lease, request_id }).await? {
             GatewayReply::Receipts(pair) => Ok(pair),
             _ => Err(ChannelError::Unexpected),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use amc_core::{AgentId, RequestId};
 use amc_crypto::jws::Receipt;
-use amc_workspace::protocol::gateway::ReceiptPair;
+use amc_workspace::protocol::gateway::{LeaseGrant, ReceiptPair};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use serde_json::json;
@@ -39,10 +39,10 @@ async fn receipts(gateway: &Gateway, head: &Parts, id: &str) -> Result<Response<
     let id = RequestId::new(id).map_err(|error| Failure::bad_request(error.to_string()))?;
     let wait =
         wait(head.uri.query()).ok_or_else(|| Failure::bad_request("wait is a number with s or ms, at most 30s"))?;
-    let agent = authorize(gateway, &head.headers).await?.grant.agent;
+    let LeaseGrant { lease, agent, .. } = authorize(gateway, &head.headers, None).await?.grant;
     let deadline = Instant::now() + wait;
     loop {
-        let pair = gateway.monitor.receipts(id.as_str().to_owned()).await.map_err(refused)?;
+        let pair = gateway.monitor.receipts(lease.clone(), id.as_str().to_owned()).await.map_err(refused)?;
         let pair = of_agent(pair, &agent);
         let complete = pair.request.is_some() && pair.response.is_some();
         if !complete && Instant::now() < deadline {

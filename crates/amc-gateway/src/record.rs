@@ -2,6 +2,7 @@
 //! the answer. Evidence is finished on tasks of its own, so that neither a client that leaves nor a
 //! provider that breaks off can lose it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,16 @@ use amc_workspace::protocol::gateway::{Capture, CapturedPayload, GatewayEvent, G
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use serde_json::json;
 use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
 
 use crate::facts::{self, AnswerFacts, RequestFacts, Scanner};
-use crate::headers;
+use crate::limits::CallSlot;
 use crate::monitor::ChannelError;
-use crate::state::{Gateway, Pending};
+use crate::state::{Gateway, Pending, Settings};
 use crate::tap::{Copied, PassedRequest, RequestEnd};
+use crate::{headers, log};
 
 /// One call, as both of its events name it.
 pub(crate) struct Call {
@@ -35,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) media_type: String,
     pub(crate) encoding: Option<String>,
     pub(crate) started: Instant,
+    /// The configuration under which it began.
+    pub(crate) settings: Arc<Settings>,
 }
 
 /// How far a request's evidence is.
@@ -44,6 +49,8 @@ pub(crate) enum Progress {
     Passing,
     /// Its body has passed.
     Passed(RequestEnd),
+    /// The log has taken its event.
+    Accepted,
     /// Its event is durable, or was refused.
     Recorded(Result<Recorded, ChannelError>),
 }
@@ -62,52 +69,84 @@ pub(crate) fn request(
             drain(incoming, &mut copied).await;
         }
         progress.send_replace(Progress::Passed(end));
-        let recorded = record_request(&gateway, &call, copied).await;
+        let (accept, accepted) = oneshot::channel();
+        let accept = (!call.settings.is_durable()).then_some(accept);
+        let mut recording = pin!(record_request(&gateway, &call, copied, accept));
+        let recorded = tokio::select! {
+            recorded = &mut recording => recorded,
+            Ok(()) = accepted => {
+                progress.send_replace(Progress::Accepted);
+                recording.await
+            }
+        };
         progress.send_replace(Progress::Recorded(recorded));
         drop(pending);
     });
     watched
 }
 
-/// Submits a request's event and waits until it is durable.
-pub(crate) async fn record_request(gateway: &Gateway, call: &Call, copied: Copied) -> Result<Recorded, ChannelError> {
+/// Submits a request's event and waits until it is durable; `accept` hears before when the log has
+/// taken it.
+pub(crate) async fn record_request(
+    gateway: &Gateway,
+    call: &Call,
+    mut copied: Copied,
+    accept: Option<oneshot::Sender<()>>,
+) -> Result<Recorded, ChannelError> {
     for header in &call.keys_ignored {
         let ignored = AgentKeyIgnored { provider: call.provider.clone(), header: (*header).to_owned() };
-        submit(gateway, call, GatewayFields::KeyIgnored(ignored), None).await?;
+        submit(gateway, call, GatewayFields::KeyIgnored(ignored), None, None).await?;
     }
-    let encoding = call.encoding.as_deref();
-    let body = copied.whole().and_then(|body| facts::decoded(encoding, body));
-    let facts = body.map(|body| RequestFacts::read(call.dialect, &body)).unwrap_or_default();
-    let text = |text: &str, keep: usize| gateway.redactor.redact_text(&call.lease, text, keep);
+    let facts = match copied.readable() {
+        Some(body) => RequestFacts::read(call.dialect, &call.path, &call.media_type, &body),
+        None => RequestFacts::default(),
+    };
+    let facts = match facts.model {
+        None => RequestFacts::read(call.dialect, &call.path, &call.media_type, copied.beginning()),
+        Some(_) => facts,
+    };
     let fields = LlmRequest {
         request_id: call.request_id.clone(),
         client_request_id: call.client_request_id.clone(),
         provider: call.provider.clone(),
         dialect: call.dialect,
         method: call.method.clone(),
-        path: text(&call.path, PATH_BYTES_MAX),
+        path: call.text(&call.path, PATH_BYTES_MAX),
         lease: call.grant.lease.clone(),
-        model: facts.model.map(|model| text(&model, PATH_BYTES_MAX)),
+        model: facts.model.map(|model| call.text(&model, PATH_BYTES_MAX)),
         stream: facts.stream,
         system_prompt_sha256: facts.system_prompt_sha256,
         tools_offered: facts.tools_offered,
-        config_version: gateway.config_version,
+        config_version: call.settings.config_version,
     };
-    let payload = captured(gateway, call, copied, &call.media_type, encoding);
-    submit(gateway, call, GatewayFields::Request(fields), Some(payload)).await
+    let payload = captured(call, copied, &call.media_type, call.encoding.as_deref());
+    gateway.metrics.bytes(payload.wire_len, 0);
+    submit(gateway, call, GatewayFields::Request(fields), Some(payload), accept).await
 }
 
-async fn submit(
+/// Submits one event of a call and waits until it is durable.
+pub(crate) async fn submit(
     gateway: &Gateway,
     call: &Call,
     fields: GatewayFields,
     payload: Option<CapturedPayload>,
+    accept: Option<oneshot::Sender<()>>,
 ) -> Result<Recorded, ChannelError> {
-    let recorded = gateway.monitor.record(GatewayEvent { lease: call.grant.lease.clone(), fields, payload }).await;
+    let LeaseGrant { lease, session, .. } = &call.grant;
+    let event = GatewayEvent { lease: lease.clone(), session: *session, fields, payload };
+    let recorded = gateway.monitor.record(event, accept).await;
     if let Err(error) = &recorded {
-        eprintln!("amc-gateway: {}: evidence not recorded: {error}", call.request_id);
+        gateway.metrics.evidence_failed();
+        log::warn("evidence_not_recorded", &json!({"request_id": call.request_id, "why": error.to_string()}));
     }
     recorded
+}
+
+impl Call {
+    /// A text from outside without secrets, for a field.
+    fn text(&self, text: &str, keep: usize) -> String {
+        self.settings.redactor.redact_text(&self.lease, text, keep)
+    }
 }
 
 /// Reads what an agent sent and no provider took, as far as it would be kept.
@@ -134,6 +173,16 @@ pub(crate) async fn recorded(progress: &mut watch::Receiver<Progress>) -> Result
     }
 }
 
+/// Waits until a request's event is taken by the log, or durable.
+pub(crate) async fn accepted(progress: &mut watch::Receiver<Progress>) -> Result<Option<Recorded>, ChannelError> {
+    let taken = |progress: &Progress| matches!(progress, Progress::Accepted | Progress::Recorded(_));
+    match progress.wait_for(taken).await.as_deref() {
+        Ok(Progress::Accepted) => Ok(None),
+        Ok(Progress::Recorded(recorded)) => recorded.clone().map(Some),
+        _ => Err(ChannelError::Closed),
+    }
+}
+
 /// Gathers an answer's evidence; whatever happens to the answer, it ends in exactly one event.
 pub(crate) struct AnswerRecorder(Option<Gathering>);
 
@@ -147,12 +196,20 @@ struct Gathering {
     copied: Copied,
     scanner: Scanner,
     first_byte: Option<Duration>,
+    attempt: u32,
+    /// The call counts as running until its answer has ended.
+    slot: Option<CallSlot>,
     pending: Pending,
 }
 
 impl AnswerRecorder {
     /// Begins with the call; there is no answer yet.
-    pub(crate) fn new(gateway: &Arc<Gateway>, call: &Arc<Call>, request: watch::Receiver<Progress>) -> Self {
+    pub(crate) fn new(
+        gateway: &Arc<Gateway>,
+        call: &Arc<Call>,
+        request: watch::Receiver<Progress>,
+        slot: CallSlot,
+    ) -> Self {
         AnswerRecorder(Some(Gathering {
             gateway: Arc::clone(gateway),
             call: Arc::clone(call),
@@ -161,8 +218,10 @@ impl AnswerRecorder {
             media_type: String::new(),
             encoding: None,
             copied: Copied::default(),
-            scanner: Scanner::new(call.dialect, false),
+            scanner: Scanner::whole(call.dialect),
             first_byte: None,
+            attempt: 1,
+            slot: Some(slot),
             pending: gateway.unfinished.add(),
         }))
     }
@@ -173,8 +232,19 @@ impl AnswerRecorder {
         gathering.status = status;
         gathering.media_type = headers::media_type(fields);
         gathering.encoding = headers::content_encoding(fields);
-        let plain_events = headers::is_event_stream(&gathering.media_type) && gathering.encoding.is_none();
-        gathering.scanner = Scanner::new(gathering.call.dialect, plain_events);
+        gathering.copied = Copied::new(gathering.encoding.as_deref());
+        let (dialect, encoding) = (gathering.call.dialect, gathering.encoding.as_deref());
+        gathering.scanner = match headers::is_event_stream(&gathering.media_type) {
+            true => Scanner::events(dialect, encoding),
+            false => Scanner::whole(dialect),
+        };
+    }
+
+    /// Another attempt begins.
+    pub(crate) fn attempt(&mut self, attempt: u32) {
+        if let Some(gathering) = &mut self.0 {
+            gathering.attempt = attempt;
+        }
     }
 
     /// The next piece of the body.
@@ -191,8 +261,9 @@ impl AnswerRecorder {
     /// refused or is finished already.
     pub(crate) fn finish(&mut self, outcome: CallOutcome) -> oneshot::Receiver<Recorded> {
         let (sender, receiver) = oneshot::channel();
-        if let Some(gathering) = self.0.take() {
+        if let Some(mut gathering) = self.0.take() {
             let duration = gathering.call.started.elapsed();
+            gathering.slot = None;
             gathering.gateway.runtime.clone().spawn(gathering.record(outcome, duration, sender));
         }
         receiver
@@ -212,27 +283,29 @@ impl Gathering {
         let request = recorded(&mut self.request).await;
         // Without a request's event there is nothing that an answer's could name; that is logged.
         let Ok(request) = request else { return };
-        let Gathering { gateway, call, status, media_type, encoding, copied, scanner, first_byte, pending, .. } = self;
-        let decoded = copied.whole().and_then(|body| facts::decoded(encoding.as_deref(), body));
-        let AnswerFacts { model, usage, tool_calls, refusal } =
-            scanner.finish(decoded.as_deref(), headers::is_event_stream(&media_type));
-        drop(decoded);
+        let Gathering { gateway, call, status, media_type, encoding, mut copied, .. } = self;
+        let (scanner, first_byte, attempt, pending) = (self.scanner, self.first_byte, self.attempt, self.pending);
+        let body = if headers::is_event_stream(&media_type) { None } else { copied.readable() };
+        let AnswerFacts { model, usage, tool_calls, refusal } = scanner.finish(body.as_deref());
+        drop(body);
+        gateway.metrics.call(&call.provider, status, outcome, first_byte.unwrap_or(duration));
         let fields = LlmResponse {
             request_id: call.request_id.clone(),
             request_index: request.index,
             provider: call.provider.clone(),
             status,
             outcome,
-            model: model.map(|model| gateway.redactor.redact_text(&call.lease, &model, PATH_BYTES_MAX)),
+            model: model.map(|model| call.text(&model, PATH_BYTES_MAX)),
             usage,
             tool_calls,
             refusal,
             first_byte_us: micros(first_byte.unwrap_or(duration)),
             duration_us: micros(duration),
-            attempt: 1,
+            attempt,
         };
-        let payload = captured(&gateway, &call, copied, &media_type, encoding.as_deref());
-        if let Ok(recorded) = submit(&gateway, &call, GatewayFields::Response(fields), Some(payload)).await {
+        let payload = captured(&call, copied, &media_type, encoding.as_deref());
+        gateway.metrics.bytes(0, payload.wire_len);
+        if let Ok(recorded) = submit(&gateway, &call, GatewayFields::Response(fields), Some(payload), None).await {
             // Most answers are not waited for.
             let _ = done.send(recorded);
         }
@@ -243,21 +316,15 @@ impl Gathering {
 /// A body as the monitor stores it: without secrets, and bounded. A compressed body is stored as it
 /// passed when nothing in it had to go, unpacked when something had, and not at all when it cannot
 /// be looked into.
-fn captured(
-    gateway: &Gateway,
-    call: &Call,
-    copied: Copied,
-    media_type: &str,
-    encoding: Option<&str>,
-) -> CapturedPayload {
-    let Copied { hasher, bytes } = copied;
+fn captured(call: &Call, copied: Copied, media_type: &str, encoding: Option<&str>) -> CapturedPayload {
+    let Copied { hasher, bytes, .. } = copied;
     let (wire_sha256, wire_len) = hasher.finish();
     let whole = wire_len == bytes.len() as u64;
-    let media_type = gateway.redactor.redact_text(&call.lease, media_type, MEDIA_TYPE_BYTES_MAX);
+    let media_type = call.text(media_type, MEDIA_TYPE_BYTES_MAX);
     let payload = |capture, bytes| CapturedPayload { wire_sha256, wire_len, media_type, capture, bytes };
-    let redact = |bytes: &[u8]| gateway.redactor.redact(&call.lease, bytes, PAYLOAD_STORED_BYTES_MAX);
+    let redactor = &call.settings.redactor;
     let Some(encoding) = encoding else {
-        let redacted = redact(&bytes);
+        let redacted = redactor.redact(&call.lease, &bytes, PAYLOAD_STORED_BYTES_MAX);
         let capture = capture(wire_len > PAYLOAD_STORED_BYTES_MAX as u64, &redacted.rules);
         return payload(capture, redacted.bytes);
     };
@@ -265,14 +332,16 @@ fn captured(
     let Some(plain) = facts::decoded(Some(encoding), &bytes).filter(|_| fits) else {
         return payload(Capture::Omitted, Vec::new());
     };
-    let redacted = gateway.redactor.redact(&call.lease, &plain, plain.len());
+    let redacted = redactor.redact(&call.lease, &plain, plain.len());
     if redacted.rules.is_empty() {
+        drop(plain);
         return payload(Capture::Full, bytes);
     }
     let cut = redacted.bytes.len() > PAYLOAD_STORED_BYTES_MAX;
     let mut stored = redacted.bytes;
     stored.truncate(PAYLOAD_STORED_BYTES_MAX);
-    let rules: Vec<&'static str> = ["gunzip"].into_iter().chain(redacted.rules).collect();
+    let unpacked = if encoding.ends_with("gzip") { "gunzip" } else { "unpack" };
+    let rules: Vec<&'static str> = [unpacked].into_iter().chain(redacted.rules).collect();
     payload(capture(cut, &rules), stored)
 }
 

@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 pub(crate) struct Redactor {
     commitment_key: [u8; 32],
     provider_keys: Vec<Zeroizing<String>>,
+    /// Beginnings of the owner's own keys.
+    prefixes: Vec<String>,
 }
 
 /// A copy without secrets.
@@ -35,10 +37,15 @@ struct Found {
 }
 
 impl Redactor {
-    /// Takes the key of the commitments and the providers' keys.
-    pub(crate) fn new(commitment_key: Digest, provider_keys: impl IntoIterator<Item = String>) -> Self {
+    /// Takes the key of the commitments, the providers' keys, and beginnings of keys of one's own.
+    pub(crate) fn new(
+        commitment_key: Digest,
+        provider_keys: impl IntoIterator<Item = String>,
+        prefixes: &[String],
+    ) -> Self {
         let provider_keys = provider_keys.into_iter().filter(|key| key.len() >= EXACT_BYTES_MIN);
-        Redactor { commitment_key: commitment_key.0, provider_keys: provider_keys.map(Zeroizing::new).collect() }
+        let provider_keys = provider_keys.map(Zeroizing::new).collect();
+        Redactor { commitment_key: commitment_key.0, provider_keys, prefixes: prefixes.to_vec() }
     }
 
     /// Copies `bytes` without the secrets in it and keeps what began in the first `keep` of them.
@@ -87,7 +94,8 @@ impl Redactor {
     fn first_bytes(&self, lease: &str) -> [bool; 256] {
         let mut table = [false; 256];
         let exact = self.provider_keys.iter().map(|key| key.as_str()).chain([lease]);
-        let shapes = SHAPES.iter().map(|shape| shape.prefix).chain([PEM_BEGIN]);
+        let own = self.prefixes.iter().map(String::as_str);
+        let shapes = SHAPES.iter().map(|shape| shape.prefix).chain([PEM_BEGIN]).chain(own);
         for first in exact.chain(shapes).filter_map(|text| text.bytes().next()) {
             table[usize::from(first)] = true;
         }
@@ -112,6 +120,10 @@ impl Redactor {
         }
         if let Some(len) = SHAPES.iter().find_map(|shape| shape.len_at(rest)) {
             return found(len, "key-shape");
+        }
+        let own = self.prefixes.iter().find_map(|prefix| key_len(prefix, OWN_KEY_BYTES_MIN, rest));
+        if let Some(len) = own {
+            return found(len, "configured");
         }
         let (start, end) = value_at(rest)?;
         // A key of ours may go on beyond the characters of a usual token.
@@ -142,10 +154,15 @@ struct Shape {
 
 impl Shape {
     fn len_at(&self, bytes: &[u8]) -> Option<usize> {
-        let rest = bytes.strip_prefix(self.prefix.as_bytes())?;
-        let len = rest.iter().take_while(|byte| is_token(**byte)).count();
-        (len >= self.min).then_some(self.prefix.len() + len)
+        key_len(self.prefix, self.min, bytes)
     }
+}
+
+/// The length of a key at the beginning of `bytes`: a prefix, and at least so many characters more.
+fn key_len(prefix: &str, min: usize, bytes: &[u8]) -> Option<usize> {
+    let rest = bytes.strip_prefix(prefix.as_bytes())?;
+    let len = rest.iter().take_while(|byte| is_token(**byte)).count();
+    (len >= min).then_some(prefix.len() + len)
 }
 
 const fn is_token(byte: u8) -> bool {
@@ -204,6 +221,9 @@ const EXACT_BYTES_MIN: usize = 6;
 /// The shortest token that counts as the value of an authorization header.
 const VALUE_BYTES_MIN: usize = 16;
 
+/// Characters that follow a configured prefix, at least.
+const OWN_KEY_BYTES_MIN: usize = 8;
+
 const PEM_BEGIN: &str = "-----BEGIN ";
 
 /// Names before a secret value; a name that is the beginning of another stands after it.
@@ -246,7 +266,7 @@ mod tests {
     const LEASE: &str = "lease-token-of-this-call";
 
     fn redactor() -> Redactor {
-        Redactor::new(Digest([7; 32]), ["the-real-provider-key".to_owned(), "x".to_owned()])
+        Redactor::new(Digest([7; 32]), ["the-real-provider-key".to_owned(), "x".to_owned()], &["acme_live_".to_owned()])
     }
 
     fn text(input: &str) -> (String, Vec<&'static str>) {
@@ -268,6 +288,7 @@ mod tests {
             ("abcdefghij0123456789", "\\\"x-api-key\\\":\\\"", "\\\"", "authorization"),
             ("eyJh0.eyJz.c2ln1234567", "bearer ", " ", "authorization"),
             (pem, "", " end", "private-key"),
+            ("acme_live_12345678", "key=", ",", "configured"),
         ] {
             let (redacted, rules) = text(&format!("{before}{secret}{after}"));
             assert!(!redacted.contains(secret), "{secret} in {redacted}");
@@ -294,7 +315,7 @@ mod tests {
         let (first, _) = text("sk-abcdefghijklmnopqrst");
         let (again, _) = text("sk-abcdefghijklmnopqrst");
         assert_eq!(first, again);
-        let other = Redactor::new(Digest([8; 32]), []).redact(LEASE, b"sk-abcdefghijklmnopqrst", 100);
+        let other = Redactor::new(Digest([8; 32]), [], &[]).redact(LEASE, b"sk-abcdefghijklmnopqrst", 100);
         assert_ne!(other.bytes, first.into_bytes());
     }
 

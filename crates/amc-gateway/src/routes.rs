@@ -1,13 +1,13 @@
 //! Which provider a path means, and where it goes there.
 //!
 //! `/<provider>/REST` goes to the origin of the provider's base URL with REST; where the base has a
-//! path (`/v1`), REST begins with it or gets it once. Whole segments are compared, raw: nothing is
+//! path (`/v1`), REST begins with it or gets it once, and an overlap of the two is written once. Whole segments are compared, raw: nothing is
 //! decoded, and a path that another server might read differently is refused.
 
 use std::collections::BTreeMap;
 
 use amc_core::kinds::Dialect;
-use amc_workspace::config::Provider;
+use amc_workspace::config::{KeyHeader, Provider};
 use reqwest::Url;
 
 use crate::error::GatewayError;
@@ -22,6 +22,7 @@ pub(crate) struct Routes {
 struct Target {
     name: String,
     dialect: Dialect,
+    key_header: KeyHeader,
     origin: String,
     base_path: String,
 }
@@ -33,6 +34,8 @@ pub(crate) struct Route {
     pub(crate) provider: String,
     /// The shape of its API.
     pub(crate) dialect: Dialect,
+    /// Which header carries its key.
+    pub(crate) key_header: KeyHeader,
     /// Path at the provider.
     pub(crate) path: String,
     /// The whole address, query included.
@@ -58,7 +61,8 @@ impl Routes {
             let url = Url::parse(&provider.base_url).map_err(|error| refuse(error.to_string()))?;
             let base_path = url.path().trim_end_matches('/').to_owned();
             let origin = url.origin().ascii_serialization();
-            Ok(Target { name: name.clone(), dialect: provider.dialect, origin, base_path })
+            let (dialect, key_header) = (provider.dialect, provider.key_header());
+            Ok(Target { name: name.clone(), dialect, key_header, origin, base_path })
         };
         Ok(Routes { providers: providers.iter().map(target).collect::<Result<_, GatewayError>>()? })
     }
@@ -78,7 +82,8 @@ impl Routes {
         if url.path() != path {
             return Err(RouteError::NotNormal);
         }
-        Ok(Route { provider: target.name.clone(), dialect: target.dialect, path, url })
+        let (provider, dialect, key_header) = (target.name.clone(), target.dialect, target.key_header);
+        Ok(Route { provider, dialect, key_header, path, url })
     }
 
     /// The dialect of the provider that a path's first segment names, whatever the rest is.
@@ -96,8 +101,13 @@ impl Routes {
 impl Target {
     fn path_for(&self, rest: &str) -> String {
         let base = &self.base_path;
-        let has_base = rest.strip_prefix(base.as_str()).is_some_and(|after| after.is_empty() || after.starts_with('/'));
-        let path = if has_base { rest.to_owned() } else { format!("{base}{rest}") };
+        let begins_with =
+            |end: &str| rest.strip_prefix(end).is_some_and(|after| after.is_empty() || after.starts_with('/'));
+        // What the base's path ends with and the rest begins with is written once: `/openai/v1` and
+        // `/v1/models` are `/openai/v1/models`.
+        let ends = base.match_indices('/').map(|(at, _)| at);
+        let overlap = ends.into_iter().find(|at| begins_with(&base[*at..]));
+        let path = overlap.map_or_else(|| format!("{base}{rest}"), |at| format!("{}{rest}", &base[..at]));
         if path.is_empty() { "/".to_owned() } else { path }
     }
 }
@@ -115,7 +125,7 @@ mod tests {
     use super::*;
 
     fn routes() -> Routes {
-        let provider = |dialect, base_url: &str| Provider { dialect, base_url: base_url.to_owned() };
+        let provider = |dialect, base_url: &str| Provider { dialect, base_url: base_url.to_owned(), key_header: None };
         Routes::new(&BTreeMap::from([
             ("openai".to_owned(), provider(Dialect::Openai, "https://api.test/v1")),
             ("anthropic".to_owned(), provider(Dialect::Anthropic, "https://claude.test")),
@@ -139,7 +149,10 @@ mod tests {
             ("/anthropic/v1/messages", "https://claude.test/v1/messages"),
             ("/anthropic", "https://claude.test/"),
             ("/local/serve/v1/models", "http://127.0.0.1:8000/serve/v1/models"),
-            ("/local/v1/models", "http://127.0.0.1:8000/serve/v1/v1/models"),
+            ("/local/v1/models", "http://127.0.0.1:8000/serve/v1/models"),
+            ("/local/models", "http://127.0.0.1:8000/serve/v1/models"),
+            ("/local/v1beta/models", "http://127.0.0.1:8000/serve/v1/v1beta/models"),
+            ("/local/serve/other", "http://127.0.0.1:8000/serve/v1/serve/other"),
         ] {
             assert_eq!(url(path, None).as_deref(), Ok(expected), "{path}");
         }

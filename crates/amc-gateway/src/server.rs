@@ -13,20 +13,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amc_core::SOFTWARE;
-use amc_core::kinds::GatewayStarted;
+use amc_core::kinds::{EgressStarted, GatewayStarted};
 use amc_workspace::GatewayConfig;
+use amc_workspace::config::EgressConfig;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::call;
+use crate::egress::{self, Egress, Resolver};
 use crate::error::GatewayError;
 use crate::monitor::Monitor;
 use crate::state::Gateway;
+use crate::{call, log, metrics, reload};
 
 /// How a gateway is started.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Options<Ready> {
     pub listen_override: Option<SocketAddr>,
     /// Called once, with the address, when agents may come.
     pub ready: Ready,
+    /// How the egress proxy finds the addresses of a name.
+    pub resolver: Resolver,
 }
 
 /// Runs a gateway until SIGTERM or SIGINT, with a runtime of its own.
@@ -66,40 +71,129 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
     options: Options<Ready>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
-    let (monitor, welcome) = Monitor::connect(&options.socket).await?;
+    let Options { socket, listen_override, ready, resolver } = options;
+    let (monitor, welcome) = Monitor::connect(&socket).await?;
     let config = GatewayConfig::parse(welcome.config.as_bytes())?;
-    let listener = listen(options.listen_override.unwrap_or(config.listen)).await?;
-    let address = listener.local_addr().map_err(GatewayError::Setup)?;
+    let listeners = Listeners::bind(&config, listen_override).await?;
+    let address = listeners.models.local_addr().map_err(GatewayError::Setup)?;
     let gateway = Arc::new(Gateway::new(monitor, &config, welcome)?);
     gateway.monitor.started(started(address, &config)).await?;
-    (options.ready)(address);
+    if let (Some(proxy), Some(egress)) = (&listeners.egress, &config.egress) {
+        let listen = proxy.local_addr().map_err(GatewayError::Setup)?;
+        gateway.monitor.egress_started(egress_started(listen, egress)).await?;
+        warn_if_public(listen, "egress");
+    }
+    warn_if_public(address, "listen");
+    ready(address);
+    let _figures =
+        AbortOnDrop(listeners.metrics.map(|metrics| tokio::spawn(metrics::serve(metrics, Arc::clone(&gateway)))));
 
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
+    let mut hangup = signal(SignalKind::hangup()).map_err(GatewayError::Setup)?;
     let mut stop = pin!(stop);
     let mut gone = pin!(gateway.monitor.gone());
     let ended = loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listeners.models.accept() => match accepted {
                 Ok((stream, _)) => drop(connections.spawn(connection(Arc::clone(&gateway), stream, stopped.clone()))),
                 // Too many open files, most likely: calls that end make room.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
+            accepted = accept(listeners.egress.as_ref()) => match accepted {
+                Ok((stream, _)) => {
+                    let egress = Egress { gateway: Arc::clone(&gateway), resolver: resolver.clone() };
+                    connections.spawn(egress::connection(egress, stream, stopped.clone()));
+                }
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
+            _ = hangup.recv() => drop(tokio::spawn(reload::reload(Arc::clone(&gateway), config.clone()))),
             Some(_) = connections.join_next() => {}
             () = &mut stop => break Ok(()),
-            () = &mut gone => break Err(GatewayError::MonitorGone),
+            // A monitor that stops in the ordinary way takes its socket away first.
+            () = &mut gone => break if socket.exists() { Err(GatewayError::MonitorGone) } else { Ok(()) },
         }
     };
-    drop(listener);
+    drop((listeners.models, listeners.egress));
     stopping.send_replace(true);
-    let grace = if ended.is_ok() { STREAMS_GRACE } else { MONITOR_GONE_GRACE };
-    let all = async { while connections.join_next().await.is_some() {} };
+    let grace = if gateway.monitor.is_connected() { STREAMS_GRACE } else { MONITOR_GONE_GRACE };
+    let all = async {
+        while connections.join_next().await.is_some() {}
+        gateway.unfinished.none().await;
+    };
     // What is cut off here ends as a client that left; its evidence is still finished.
     if tokio::time::timeout(grace, all).await.is_err() {
+        gateway.cutting.send_replace(true);
         connections.shutdown().await;
     }
-    let _ = tokio::time::timeout(EVIDENCE_GRACE, gateway.unfinished.none()).await;
+    let evidence = if gateway.monitor.is_connected() { EVIDENCE_GRACE } else { MONITOR_GONE_GRACE };
+    let _ = tokio::time::timeout(evidence, gateway.unfinished.none()).await;
     ended
+}
+
+/// Where a gateway listens.
+struct Listeners {
+    models: TcpListener,
+    egress: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// A gateway that was told where to listen is not the home's only one: its proxy takes a free
+    /// port beside it, and figures are for the other.
+    async fn bind(config: &GatewayConfig, listen_override: Option<SocketAddr>) -> Result<Self, GatewayError> {
+        let models = listen(listen_override.unwrap_or(config.listen)).await?;
+        let beside = listen_override.map(|address| SocketAddr::new(address.ip(), 0));
+        let egress = match &config.egress {
+            Some(egress) => Some(listen(beside.unwrap_or(egress.listen)).await?),
+            None => None,
+        };
+        let metrics = match config.metrics.filter(|_| listen_override.is_none()) {
+            Some(address) => match listen(address).await {
+                Ok(listener) => Some(listener),
+                Err(error) => {
+                    log::warn("no_metrics", &json!({"why": error.to_string()}));
+                    None
+                }
+            },
+            None => None,
+        };
+        Ok(Listeners { models, egress, metrics })
+    }
+}
+
+/// The next connection, where there is a listener.
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(Option<tokio::task::JoinHandle<()>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Other machines can reach it, and then only the lease stands between them and the provider's key.
+fn warn_if_public(address: SocketAddr, key: &str) {
+    if !address.ip().is_loopback() {
+        let why = "other machines can reach this address, and HTTP does not hide a lease; put TLS or a private network before it";
+        log::warn("public_listener", &json!({"key": key, "address": address.to_string(), "why": why}));
+    }
+}
+
+fn egress_started(listen: SocketAddr, config: &EgressConfig) -> EgressStarted {
+    let (mut allow, mut internal) = (config.allow.clone(), config.internal.clone());
+    allow.sort();
+    internal.sort();
+    EgressStarted { listen: listen.to_string(), allow, internal }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, GatewayError> {
@@ -128,7 +222,7 @@ async fn connection(gateway: Arc<Gateway>, stream: TcpStream, mut stopped: watch
         async move { Ok::<_, Infallible>(call::handle(gateway, request).await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     tokio::select! {
         // A broken connection is its agent's concern; the call's evidence says how it ended.
         _ = serving.as_mut() => return,

@@ -1,7 +1,10 @@
 //! What every call of a running gateway shares, and the count of what is not finished yet.
+//!
+//! What the configuration says is in [`Settings`], which a reload replaces as a whole; a call keeps
+//! the settings that it began with.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use amc_workspace::GatewayConfig;
@@ -12,7 +15,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::egress::Rules;
 use crate::error::GatewayError;
+use crate::limits::LeaseCounters;
+use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::redact::Redactor;
 use crate::routes::Routes;
@@ -20,38 +26,84 @@ use crate::upstream::Upstream;
 
 /// A running gateway.
 pub(crate) struct Gateway {
-    pub(crate) routes: Routes,
     pub(crate) monitor: Monitor,
+    pub(crate) counters: LeaseCounters,
+    pub(crate) metrics: Metrics,
+    pub(crate) monitor_key: Option<HeaderValue>,
+    /// Evidence is finished on this runtime, also by what is dropped elsewhere.
+    pub(crate) runtime: Handle,
+    pub(crate) unfinished: Unfinished,
+    /// Turns true when what has no end of its own is to end.
+    pub(crate) cutting: watch::Sender<bool>,
+    settings: RwLock<Arc<Settings>>,
+}
+
+/// What the configuration says, ready for use.
+pub(crate) struct Settings {
+    pub(crate) routes: Routes,
     pub(crate) upstream: Upstream,
     pub(crate) redactor: Redactor,
     pub(crate) receipts: ReceiptMode,
     pub(crate) first_byte: Duration,
     pub(crate) idle: Duration,
+    pub(crate) connect: Duration,
+    pub(crate) retries: u32,
     pub(crate) config_version: u64,
-    pub(crate) monitor_key: Option<HeaderValue>,
-    /// Evidence is finished on this runtime, also by what is dropped elsewhere.
-    pub(crate) runtime: Handle,
-    pub(crate) unfinished: Unfinished,
+    pub(crate) egress: Rules,
     provider_keys: HashMap<String, Zeroizing<String>>,
 }
 
 impl Gateway {
     /// Puts a gateway together from its configuration and the monitor's welcome.
     pub(crate) fn new(monitor: Monitor, config: &GatewayConfig, welcome: Welcome) -> Result<Self, GatewayError> {
+        let monitor_key = HeaderValue::from_str(&welcome.monitor_key).ok();
+        let settings = Settings::new(config, welcome)?;
+        Ok(Gateway {
+            monitor,
+            counters: LeaseCounters::default(),
+            metrics: Metrics::default(),
+            monitor_key,
+            runtime: Handle::current(),
+            unfinished: Unfinished::default(),
+            cutting: watch::Sender::new(false),
+            settings: RwLock::new(Arc::new(settings)),
+        })
+    }
+
+    /// The settings in force now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts others in force; calls under way keep theirs.
+    pub(crate) fn replace_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// Returns when what has no end of its own is to end.
+    pub(crate) async fn cut(&self) {
+        // The sender is held here, so the channel cannot close.
+        let _ = self.cutting.subscribe().wait_for(|cutting| *cutting).await;
+    }
+}
+
+impl Settings {
+    /// Makes a configuration ready for use.
+    pub(crate) fn new(config: &GatewayConfig, welcome: Welcome) -> Result<Self, GatewayError> {
         let timeouts = config.timeouts;
         let secrets = welcome.secrets.iter().map(|(_, secret)| secret.clone());
-        Ok(Gateway {
+        let connect = Duration::from_millis(timeouts.connect_ms);
+        Ok(Settings {
             routes: Routes::new(&config.providers)?,
-            monitor,
-            upstream: Upstream::new(Duration::from_millis(timeouts.connect_ms))?,
-            redactor: Redactor::new(welcome.commitment_key, secrets),
+            upstream: Upstream::new(connect)?,
+            redactor: Redactor::new(welcome.commitment_key, secrets, &config.secret_prefixes),
             receipts: config.receipts,
             first_byte: Duration::from_millis(timeouts.first_byte_ms),
             idle: Duration::from_millis(timeouts.idle_ms),
+            connect,
+            retries: config.retries,
             config_version: welcome.config_version,
-            monitor_key: HeaderValue::from_str(&welcome.monitor_key).ok(),
-            runtime: Handle::current(),
-            unfinished: Unfinished::default(),
+            egress: Rules::new(config.egress.as_ref()),
             provider_keys: welcome.secrets.into_iter().map(|(name, key)| (name, Zeroizing::new(key))).collect(),
         })
     }
@@ -86,6 +138,11 @@ impl Unfinished {
     pub(crate) fn add(&self) -> Pending {
         self.0.send_modify(|count| *count += 1);
         Pending(self.clone())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        *self.0.borrow()
     }
 
     /// Returns when there is none.

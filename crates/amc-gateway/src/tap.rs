@@ -4,6 +4,7 @@
 //! first: hyper stops asking for a body when its Content-Length is satisfied, and drops one whose
 //! reader has left.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,21 +20,45 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use crate::body::BodyError;
+use crate::facts::{self, Decoder, Skeleton};
 use crate::record::AnswerRecorder;
 use crate::redact::OVERLAP_BYTES;
 
-/// A body's digest and its beginning.
+/// A body's digest, its beginning, and of a JSON body beyond that what is left without long strings.
 #[derive(Debug, Default)]
 pub(crate) struct Copied {
     pub(crate) hasher: BodyHasher,
     pub(crate) bytes: Vec<u8>,
+    encoding: Option<String>,
+    beyond: Option<Box<Beyond>>,
+}
+
+/// A body that is longer than its copy.
+#[derive(Debug)]
+struct Beyond {
+    decoder: Decoder,
+    skeleton: Skeleton,
 }
 
 impl Copied {
+    /// For a body in this encoding.
+    pub(crate) fn new(encoding: Option<&str>) -> Self {
+        Copied { encoding: encoding.map(str::to_owned), ..Copied::default() }
+    }
+
     /// The next piece.
     pub(crate) fn push(&mut self, piece: &[u8]) {
+        if self.beyond.is_none() && self.bytes.len() + piece.len() > COPY_BYTES_MAX {
+            let decoder = Decoder::new(self.encoding.as_deref());
+            let mut beyond = Beyond { decoder, skeleton: Skeleton::default() };
+            beyond.push(&self.bytes);
+            self.beyond = Some(Box::new(beyond));
+        }
+        if let Some(beyond) = &mut self.beyond {
+            beyond.push(piece);
+        }
         self.hasher.update(piece);
-        let room = (PAYLOAD_STORED_BYTES_MAX + OVERLAP_BYTES).saturating_sub(self.bytes.len());
+        let room = COPY_BYTES_MAX.saturating_sub(self.bytes.len());
         self.bytes.extend_from_slice(&piece[..piece.len().min(room)]);
     }
 
@@ -41,7 +66,32 @@ impl Copied {
     pub(crate) fn whole(&self) -> Option<&[u8]> {
         (self.hasher.len() == self.bytes.len() as u64).then_some(self.bytes.as_slice())
     }
+
+    /// The body decoded, as far as its facts need it: whole, or without its long strings.
+    pub(crate) fn readable(&mut self) -> Option<Cow<'_, [u8]>> {
+        if let Some(beyond) = &mut self.beyond {
+            let Beyond { decoder, skeleton } = &mut **beyond;
+            let whole = decoder.finish(|plain| skeleton.push(plain));
+            return skeleton.bytes().filter(|_| whole).map(Cow::Borrowed);
+        }
+        facts::decoded(self.encoding.as_deref(), &self.bytes)
+    }
+
+    /// The beginning as it passed: what a form begins with.
+    pub(crate) fn beginning(&self) -> &[u8] {
+        &self.bytes
+    }
 }
+
+impl Beyond {
+    fn push(&mut self, piece: &[u8]) {
+        let Beyond { decoder, skeleton } = self;
+        decoder.push(piece, |plain| skeleton.push(plain));
+    }
+}
+
+/// What is copied of a body: what is stored, and enough beyond it to see a secret across the cut.
+const COPY_BYTES_MAX: usize = PAYLOAD_STORED_BYTES_MAX + OVERLAP_BYTES;
 
 /// How a request's body ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,29 +116,65 @@ pub(crate) struct PassedRequest {
 /// A request's body on its way to the provider.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    live: Option<(Incoming, Copied)>,
+    live: Option<(Source, Copied)>,
     asked: bool,
     passed: Option<oneshot::Sender<PassedRequest>>,
 }
 
+/// Where a request's body comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// From the agent, as it comes.
+    Agent(Incoming),
+    /// It was read already.
+    Held(Option<Bytes>),
+}
+
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Source::Agent(incoming) => incoming.is_end_stream(),
+            Source::Held(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Source::Agent(incoming) => incoming.size_hint(),
+            Source::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Source::Agent(incoming) => Pin::new(incoming).poll_frame(cx),
+            Source::Held(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+}
+
 impl RequestBody {
     /// Wraps a body; the receiver learns what passed when it has ended.
-    pub(crate) fn new(incoming: Incoming) -> (Self, oneshot::Receiver<PassedRequest>) {
+    pub(crate) fn new(source: Source, encoding: Option<&str>) -> (Self, oneshot::Receiver<PassedRequest>) {
         let (passed, receiver) = oneshot::channel();
-        let mut body = RequestBody { live: Some((incoming, Copied::default())), asked: false, passed: Some(passed) };
+        let live = Some((source, Copied::new(encoding)));
+        let mut body = RequestBody { live, asked: false, passed: Some(passed) };
         body.finish_at_end();
         (body, receiver)
     }
 
     fn finish_at_end(&mut self) {
-        if self.live.as_ref().is_some_and(|(incoming, _)| incoming.is_end_stream()) {
+        if self.live.as_ref().is_some_and(|(source, _)| source.is_end_stream()) {
             self.finish(RequestEnd::Whole);
         }
     }
 
     fn finish(&mut self, end: RequestEnd) {
-        let (Some((incoming, copied)), Some(passed)) = (self.live.take(), self.passed.take()) else { return };
-        let unread = (end == RequestEnd::Cut && !self.asked).then_some(incoming);
+        let (Some((source, copied)), Some(passed)) = (self.live.take(), self.passed.take()) else { return };
+        let unread = match source {
+            Source::Agent(incoming) if end == RequestEnd::Cut && !self.asked => Some(incoming),
+            _ => None,
+        };
         // Without a receiver the gateway is stopping and its evidence task is gone.
         let _ = passed.send(PassedRequest { copied, end, unread });
     }
@@ -100,8 +186,8 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         self.asked = true;
-        let Some((incoming, copied)) = &mut self.live else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        let Some((source, copied)) = &mut self.live else { return Poll::Ready(None) };
+        let frame = ready!(source.poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(piece) = frame.data_ref() {
@@ -120,7 +206,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.live.as_ref().map_or(SizeHint::with_exact(0), |(incoming, _)| incoming.size_hint())
+        self.live.as_ref().map_or(SizeHint::with_exact(0), |(source, _)| source.size_hint())
     }
 }
 

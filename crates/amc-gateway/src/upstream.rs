@@ -13,6 +13,8 @@ use crate::error::GatewayError;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     client: Client,
+    /// For upgrades, which HTTP/2 does not have.
+    http1: Client,
     has_roots: bool,
 }
 
@@ -27,16 +29,28 @@ impl Upstream {
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let mut tls = tls.map_err(|error| fail(&error))?.with_root_certificates(roots).with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .connect_timeout(connect_timeout)
-            .build()
-            .map_err(|error| fail(&error))?;
-        Ok(Upstream { client, has_roots })
+        let builder = |tls: rustls::ClientConfig| {
+            Client::builder()
+                .tls_backend_preconfigured(tls)
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .connect_timeout(connect_timeout)
+        };
+        let mut tls_http1 = tls.clone();
+        tls_http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let client = builder(tls).build().map_err(|error| fail(&error))?;
+        let http1 = builder(tls_http1).http1_only().build().map_err(|error| fail(&error))?;
+        Ok(Upstream { client, http1, has_roots })
+    }
+
+    /// Sends a request that asks for an upgrade; the answer's head, and the connection where it was
+    /// granted.
+    pub(crate) async fn upgrade(&self, request: reqwest::Request) -> Result<reqwest::Response, String> {
+        let origin = request.url().origin().ascii_serialization();
+        let answered = self.http1.execute(request).await;
+        answered.map_err(|error| format!("cannot connect to {origin}: {}", deepest(&error)))
     }
 
     /// Sends a request; returns with the answer's head.

@@ -32,7 +32,7 @@ pub fn protect() -> Result<(), Failure> {
 /// The machine's memory, by which costs are chosen.
 pub fn memory_bytes() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 /// Under a limit that scrypt's memory exceeds, a promise to lock everything would end the process.

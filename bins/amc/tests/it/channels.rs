@@ -80,10 +80,11 @@ fn llm_request(lease: &LeaseId) -> LlmRequest {
 fn record(
     client: &mut GatewayClient,
     lease: LeaseId,
+    session: SessionId,
     fields: GatewayFields,
     payload: Option<CapturedPayload>,
 ) -> GatewayReply {
-    client.call(GatewayRequest::Record(Box::new(GatewayEvent { lease, fields, payload }))).expect("an answer")
+    client.call(GatewayRequest::Record(Box::new(GatewayEvent { lease, session, fields, payload }))).expect("an answer")
 }
 
 /// What a socket sends back before it closes the connection.
@@ -152,14 +153,14 @@ fn the_gateways_channel_chooses_no_agent_no_session_and_no_tier() {
 
     // A lease that was made up, and a token of nobody.
     let invented = LeaseId::new("lease-0123456789abcdef").expect("an id");
-    let refused = record(&mut client, invented.clone(), GatewayFields::Request(llm_request(&invented)), None);
+    let refused = record(&mut client, invented.clone(), grant.session, GatewayFields::Request(llm_request(&invented)), None);
     assert!(matches!(refused, GatewayReply::Refused(Refusal::LeaseInvalid(_))), "{refused:?}");
     let nobody = GatewayRequest::Authorize { token_sha256: amc_crypto::sha256(b"amc-lease-guess") };
     let refused = client.call(nobody).expect("an answer");
     assert!(matches!(refused, GatewayReply::Refused(Refusal::LeaseInvalid(_))), "{refused:?}");
 
     // A call that names another lease than the one it comes under.
-    let refused = record(&mut client, grant.lease.clone(), GatewayFields::Request(llm_request(&invented)), None);
+    let refused = record(&mut client, grant.lease.clone(), grant.session, GatewayFields::Request(llm_request(&invented)), None);
     assert!(matches!(refused, GatewayReply::Refused(Refusal::Invalid(_))), "{refused:?}");
 
     // A body said to be whole that is not the one that passed.
@@ -171,16 +172,16 @@ fn the_gateways_channel_chooses_no_agent_no_session_and_no_tier() {
         bytes: b"what is shown".to_vec(),
     };
     let fields = GatewayFields::KeyIgnored(AgentKeyIgnored { provider: "openai".into(), header: "x".into() });
-    let refused = record(&mut client, grant.lease.clone(), fields.clone(), Some(lying));
+    let refused = record(&mut client, grant.lease.clone(), grant.session, fields.clone(), Some(lying));
     assert!(matches!(refused, GatewayReply::Refused(Refusal::Invalid(_))), "{refused:?}");
 
     // What it may say is recorded for the lease's own agent and session, at the channel's tier.
-    let taken = record(&mut client, grant.lease.clone(), fields.clone(), None);
+    let taken = record(&mut client, grant.lease.clone(), grant.session, fields.clone(), None);
     assert!(matches!(taken, GatewayReply::Recorded(_)), "{taken:?}");
     waiting.end();
 
     // With the session the lease ends.
-    let refused = record(&mut client, grant.lease, fields, None);
+    let refused = record(&mut client, grant.lease, grant.session, fields, None);
     assert!(matches!(refused, GatewayReply::Refused(Refusal::LeaseInvalid(_))), "{refused:?}");
     drop(client);
     drop(up);

@@ -224,16 +224,12 @@ pub enum EgressRefusal {
     Malformed,
     /// The name has an address in a private, local or otherwise special range.
     PrivateAddress,
-    /// The name has no address.
-    Unresolved,
     /// What came through the tunnel is not TLS, where the port wants it.
     NotTls,
     /// The ClientHello names another server.
     ServerName,
     /// The lease is not for egress.
     Scope,
-    /// The address does not answer.
-    Unreachable,
 }
 
 /// The egress proxy refused a connection.

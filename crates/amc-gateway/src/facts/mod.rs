@@ -2,34 +2,39 @@
 //!
 //! Nothing here changes what passes, and a body that cannot be read has no facts: none is guessed.
 
+mod decode;
 mod request;
 mod response;
+mod skeleton;
 mod sse;
 
-pub(crate) use request::RequestFacts;
+pub(crate) use decode::Decoder;
+pub(crate) use request::{RequestFacts, models_asked};
 pub(crate) use response::{AnswerFacts, Scanner};
+pub(crate) use skeleton::{LEFT_OUT, Skeleton};
 
 use std::borrow::Cow;
-use std::io::Read as _;
 
-/// A body as its sender meant it: gzip undone, anything else that is compressed given up.
+/// A body as its sender meant it, where it can be unpacked to a bounded size.
 pub(crate) fn decoded<'a>(encoding: Option<&str>, bytes: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-    match encoding {
-        None => Some(Cow::Borrowed(bytes)),
-        Some("gzip" | "x-gzip") => gunzip(bytes).map(Cow::Owned),
-        Some(_) => None,
+    if encoding.is_none() {
+        return Some(Cow::Borrowed(bytes));
     }
-}
-
-fn gunzip(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut plain = Vec::new();
-    let read = flate2::read::MultiGzDecoder::new(bytes).take(DECODED_BYTES_MAX + 1).read_to_end(&mut plain);
-    let whole = read.is_ok() && plain.len() as u64 <= DECODED_BYTES_MAX;
-    whole.then_some(plain)
+    let mut decoder = Decoder::new(encoding);
+    let (mut plain, mut fits) = (Vec::new(), true);
+    let mut keep = |unpacked: &[u8]| {
+        fits &= plain.len() + unpacked.len() <= DECODED_BYTES_MAX;
+        if fits {
+            plain.extend_from_slice(unpacked);
+        }
+    };
+    decoder.push(bytes, &mut keep);
+    let whole = decoder.finish(&mut keep);
+    (whole && fits).then_some(Cow::Owned(plain))
 }
 
 /// What a compressed body of a megabyte may unpack to before it is given up.
-const DECODED_BYTES_MAX: u64 = 8 << 20;
+const DECODED_BYTES_MAX: usize = 8 << 20;
 
 /// The text of a content: a text, or the texts of its parts one after the other.
 fn text_of(content: &serde_json::Value) -> String {
@@ -63,15 +68,15 @@ mod tests {
     use std::io::Write as _;
 
     #[test]
-    fn a_bomb_is_given_up() {
+    fn what_unpacks_to_too_much_is_given_up() {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         let zeros = vec![0; 1 << 20];
         for _ in 0..9 {
             encoder.write_all(&zeros).expect("memory takes it");
         }
         let bomb = encoder.finish().expect("memory takes it");
-        assert!(bomb.len() < 20_000 && gunzip(&bomb).is_none());
-        assert!(gunzip(b"not gzip").is_none());
-        assert!(decoded(Some("br"), b"x").is_none());
+        assert!(bomb.len() < 20_000 && decoded(Some("gzip"), &bomb).is_none());
+        assert!(decoded(Some("gzip"), b"not gzip").is_none());
+        assert!(decoded(Some("unheard-of"), b"x").is_none());
     }
 }

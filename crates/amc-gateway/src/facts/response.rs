@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use amc_core::kinds::{Dialect, Usage};
 use serde_json::Value;
 
+use super::Decoder;
 use super::sse::Lines;
 
 /// What an answer says about itself.
@@ -27,7 +28,8 @@ pub(crate) struct AnswerFacts {
 #[derive(Debug)]
 pub(crate) struct Scanner {
     dialect: Dialect,
-    lines: Option<Lines>,
+    /// Where it is a stream of events: how it is unpacked, and its lines.
+    events: Option<(Decoder, Lines)>,
     stream: Stream,
 }
 
@@ -41,15 +43,20 @@ struct Stream {
 }
 
 impl Scanner {
-    /// `events` when the answer is an uncompressed stream of server-sent events.
-    pub(crate) fn new(dialect: Dialect, events: bool) -> Self {
-        Scanner { dialect, lines: events.then(Lines::default), stream: Stream::default() }
+    /// For an answer of one JSON value, which is read at its end.
+    pub(crate) fn whole(dialect: Dialect) -> Self {
+        Scanner { dialect, events: None, stream: Stream::default() }
+    }
+
+    /// For a stream of server-sent events, compressed or not.
+    pub(crate) fn events(dialect: Dialect, encoding: Option<&str>) -> Self {
+        Scanner { dialect, events: Some((Decoder::new(encoding), Lines::default())), stream: Stream::default() }
     }
 
     /// The next piece of the body.
     pub(crate) fn push(&mut self, piece: &[u8]) {
-        let Scanner { dialect, lines: Some(lines), stream } = self else { return };
-        lines.push(piece, |data| stream.event(*dialect, data));
+        let Scanner { dialect, events: Some((decoder, lines)), stream } = self else { return };
+        decoder.push(piece, |plain| lines.push(plain, |data| stream.event(*dialect, data)));
     }
 
     /// Whether a stream has said that nothing follows; clients leave at that word.
@@ -57,19 +64,24 @@ impl Scanner {
         self.stream.ended
     }
 
-    /// The facts; `copy` is the whole decoded body where there is one.
-    pub(crate) fn finish(self, copy: Option<&[u8]>, is_event_stream: bool) -> AnswerFacts {
-        match (self.lines, copy) {
-            (Some(_), _) => self.stream.finish(),
-            (None, Some(copy)) if is_event_stream => {
-                let mut scanner = Scanner::new(self.dialect, true);
-                scanner.push(copy);
-                scanner.stream.finish()
+    /// The facts; `body` is the decoded JSON of an answer that is no stream of events.
+    pub(crate) fn finish(self, body: Option<&[u8]>) -> AnswerFacts {
+        let Scanner { dialect, events, mut stream } = self;
+        if let Some((mut decoder, mut lines)) = events {
+            decoder.finish(|plain| lines.push(plain, |data| stream.event(dialect, data)));
+            // The last line of a stream that stops need not have an end.
+            lines.push(b"\n", |data| stream.event(dialect, data));
+            return stream.finish();
+        }
+        let body = body.and_then(|body| serde_json::from_slice::<Value>(body).ok());
+        match body {
+            // Gemini's stream without `alt=sse` is one array.
+            Some(Value::Array(chunks)) if dialect == Dialect::Gemini => {
+                chunks.iter().for_each(|chunk| stream.gemini_chunk(chunk));
+                stream.finish()
             }
-            (None, Some(copy)) => {
-                serde_json::from_slice(copy).map(|body| whole(self.dialect, &body)).unwrap_or_default()
-            }
-            (None, None) => AnswerFacts::default(),
+            Some(body) => whole(dialect, &body),
+            None => AnswerFacts::default(),
         }
     }
 }
@@ -85,7 +97,19 @@ impl Stream {
             Dialect::Openai if event["type"].is_string() => self.responses_event(&event),
             Dialect::Openai => self.chat_chunk(&event),
             Dialect::Anthropic => self.messages_event(&event),
+            Dialect::Gemini => self.gemini_chunk(&event),
         }
+    }
+
+    fn gemini_chunk(&mut self, chunk: &Value) {
+        let AnswerFacts { model, usage, tool_calls, refusal } = whole(Dialect::Gemini, chunk);
+        self.facts.model = model.or(self.facts.model.take());
+        // Each chunk says what there was until then.
+        self.facts.usage = usage.or(self.facts.usage);
+        self.facts.tool_calls = self.facts.tool_calls.saturating_add(tool_calls);
+        self.facts.refusal |= refusal;
+        let mut candidates = chunk["candidates"].as_array().into_iter().flatten();
+        self.ended |= candidates.any(|candidate| candidate["finishReason"].is_string());
     }
 
     fn chat_chunk(&mut self, chunk: &Value) {
@@ -150,6 +174,7 @@ fn whole(dialect: Dialect, body: &Value) -> AnswerFacts {
             facts.tool_calls = count_where(&body["content"], is_tool_use);
             facts.refusal = body["stop_reason"] == "refusal";
         }
+        Dialect::Gemini => gemini(&mut facts, body),
         Dialect::Openai => {
             facts.usage = openai_usage(usage);
             let choices = || body["choices"].as_array().into_iter().flatten();
@@ -166,6 +191,25 @@ fn whole(dialect: Dialect, body: &Value) -> AnswerFacts {
     }
     facts
 }
+
+/// A `GenerateContentResponse`, or one chunk of a stream of them.
+fn gemini(facts: &mut AnswerFacts, body: &Value) {
+    facts.model = super::model(&body["modelVersion"]);
+    let usage = &body["usageMetadata"];
+    let tokens = |name: &str| usage[name].as_u64();
+    // Thoughts are tokens out; embeddings and counts of tokens have none.
+    let output = [tokens("candidatesTokenCount"), tokens("thoughtsTokenCount")];
+    facts.usage = tokens("promptTokenCount")
+        .map(|input_tokens| Usage { input_tokens, output_tokens: output.into_iter().flatten().sum() });
+    for candidate in body["candidates"].as_array().into_iter().flatten() {
+        facts.tool_calls += count_where(&candidate["content"]["parts"], |part| part["functionCall"].is_object());
+        facts.refusal |= candidate["finishReason"].as_str().is_some_and(|reason| GEMINI_REFUSALS.contains(&reason));
+    }
+    facts.refusal |= body["promptFeedback"]["blockReason"].is_string();
+}
+
+/// Reasons to end an answer by which Gemini says that it withholds the rest.
+const GEMINI_REFUSALS: [&str; 5] = ["SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION"];
 
 fn openai_usage(usage: &Value) -> Option<Usage> {
     let tokens = |names: [&str; 2]| names.iter().find_map(|name| usage[name].as_u64());
@@ -204,16 +248,16 @@ mod tests {
     }
 
     fn streamed(dialect: Dialect, events: &[String], piece_len: usize) -> (AnswerFacts, bool) {
-        let mut scanner = Scanner::new(dialect, true);
+        let mut scanner = Scanner::events(dialect, None);
         for piece in events.concat().as_bytes().chunks(piece_len) {
             scanner.push(piece);
         }
         let ended = scanner.has_ended();
-        (scanner.finish(None, true), ended)
+        (scanner.finish(None), ended)
     }
 
     fn plain(dialect: Dialect, body: &Value) -> AnswerFacts {
-        Scanner::new(dialect, false).finish(Some(body.to_string().as_bytes()), false)
+        Scanner::whole(dialect).finish(Some(body.to_string().as_bytes()))
     }
 
     #[test]
@@ -256,5 +300,45 @@ mod tests {
         let events = chat::stream(&answer(prompt), false);
         let (_, ended) = streamed(Dialect::Openai, &events[..events.len() - 1], 50);
         assert!(!ended);
+    }
+
+    #[test]
+    fn gemini_says_the_same_as_an_array_and_as_events() {
+        let chunks = [
+            json!({"modelVersion": "g-2", "candidates": [{"content": {"parts": [{"text": "Hi"}]}}],
+                "usageMetadata": {"promptTokenCount": 4, "candidatesTokenCount": 1}}),
+            json!({"modelVersion": "g-2", "candidates": [{"content": {"parts": [{"functionCall": {"name": "f"}}]},
+                "finishReason": "STOP"}],
+                "usageMetadata": {"promptTokenCount": 4, "candidatesTokenCount": 3, "thoughtsTokenCount": 2}}),
+        ];
+        let expected = AnswerFacts {
+            model: Some("g-2".into()),
+            usage: Some(Usage { input_tokens: 4, output_tokens: 5 }),
+            tool_calls: 1,
+            refusal: false,
+        };
+        let events: Vec<String> = chunks.iter().map(|chunk| format!("data: {chunk}\r\n\r\n")).collect();
+        assert_eq!(streamed(Dialect::Gemini, &events, 7), (expected.clone(), true));
+        assert_eq!(plain(Dialect::Gemini, &json!(chunks)), expected);
+        assert!(plain(Dialect::Gemini, &json!({"promptFeedback": {"blockReason": "SAFETY"}})).refusal);
+        assert!(plain(Dialect::Gemini, &json!({"candidates": [{"finishReason": "SAFETY"}]})).refusal);
+    }
+
+    #[test]
+    fn a_compressed_stream_of_any_length_is_read_to_its_end() {
+        use std::io::Write as _;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        for number in 0..60_000 {
+            write!(encoder, "data: {{\"choices\":[],\"x\":\"some text {number}\"}}\n\n").expect("memory takes it");
+        }
+        let last =
+            "data: {\"model\":\"m\",\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+        encoder.write_all(last.as_bytes()).expect("memory takes it");
+        let mut scanner = Scanner::events(Dialect::Openai, Some("gzip"));
+        for piece in encoder.finish().expect("memory takes it").chunks(1000) {
+            scanner.push(piece);
+        }
+        let facts = scanner.finish(None);
+        assert_eq!(facts.usage, Some(Usage { input_tokens: 1, output_tokens: 2 }));
     }
 }

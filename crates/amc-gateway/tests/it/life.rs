@@ -1,6 +1,7 @@
 //! Start, stop, and the end of the monitor.
 
 use amc_core::kinds::CallOutcome;
+use amc_gateway::egress::Resolver;
 use amc_gateway::{GatewayError, Options, serve};
 use amc_testkit::ModelOptions;
 use reqwest::StatusCode;
@@ -10,7 +11,12 @@ use crate::rig::{Rig, chat};
 use crate::upstream::EVENTS_HEAD;
 
 async fn start(monitor: &TestMonitor, listen: Option<std::net::SocketAddr>) -> Result<(), GatewayError> {
-    let options = Options { socket: monitor.socket.clone(), listen_override: listen, ready: |_| {} };
+    let options = Options {
+        socket: monitor.socket.clone(),
+        listen_override: listen,
+        ready: |_| {},
+        resolver: Resolver::default(),
+    };
     serve(options, std::future::ready(())).await
 }
 
@@ -67,7 +73,8 @@ async fn a_monitor_that_goes_during_a_call_makes_it_a_503() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stands_in_the_way_of_a_start_is_said() {
     let dir = tempfile::tempdir().unwrap();
-    let nobody = Options { socket: dir.path().join("none.sock"), listen_override: None, ready: |_| {} };
+    let resolver = Resolver::default();
+    let nobody = Options { socket: dir.path().join("none.sock"), listen_override: None, ready: |_| {}, resolver };
     let error = serve(nobody, std::future::ready(())).await.unwrap_err();
     assert!(error.to_string().contains("none.sock") && error.to_string().contains("amc up"), "{error}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -80,10 +87,10 @@ async fn what_stands_in_the_way_of_a_start_is_said() {
         "{error}"
     );
     let dir = tempfile::tempdir().unwrap();
-    let monitor = TestMonitor::start(dir.path(), "providers: {}\nretries: 3\n".to_owned(), &[]);
+    let monitor = TestMonitor::start(dir.path(), "providers: {}\nretry: 3\n".to_owned(), &[]);
     let error = start(&monitor, None).await.unwrap_err();
     assert_eq!(error.exit_code(), 2);
-    assert!(error.to_string().contains("retries"), "{error}");
+    assert!(error.to_string().contains("retry"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,19 +1,19 @@
 //! A peer of the gateway on a real Unix socket: it grants leases, keeps evidence in memory and signs
 //! receipts with a known test key. It can refuse, and hold answers back as a slow disk does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use amc_core::kinds::{ConfigState, LlmRequest, LlmResponse};
+use amc_core::kinds::{ConfigState, EgressStarted, GatewayReloaded, LlmRequest, LlmResponse};
 use amc_core::{AgentId, Digest, LeaseId, SessionId};
 use amc_crypto::jws::{ReceiptClaims, ReceiptKind, assemble, signing_input};
 use amc_crypto::{Signature, VerifierKey};
 use amc_workspace::protocol::gateway::{
-    CapturedPayload, GatewayEvent, GatewayFields, GatewayReply, GatewayRequest, LeaseGrant, ReceiptPair, Recorded,
-    Welcome,
+    CapturedPayload, GatewayEvent, GatewayFields, GatewayReply, GatewayRequest, LeaseGrant, LeaseLimits, ReceiptPair,
+    Recorded, Welcome,
 };
 use amc_workspace::protocol::{Connection, Frame, Refusal, read_frame, write_frame};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -28,11 +28,20 @@ pub(crate) const BOB: &str = "bob-lease-fedcba9876543210";
 #[derive(Default)]
 struct State {
     events: Vec<GatewayEvent>,
-    receipts: HashMap<String, ReceiptPair>,
+    /// By agent and either id.
+    receipts: HashMap<(AgentId, String), ReceiptPair>,
+    /// What leases may do, by token; those of nobody here bound nothing.
+    limits: HashMap<Digest, LeaseLimits>,
+    revoked: HashSet<Digest>,
+    egress: Option<EgressStarted>,
+    reloads: Vec<GatewayReloaded>,
+    accepted: usize,
+    next_config: Option<(String, ConfigState)>,
     refuse: Option<Refusal>,
     refuse_lookups: Option<Refusal>,
     hang_up_on_lookup: bool,
     held: bool,
+    accepting_held: bool,
     connections: Vec<UnixStream>,
 }
 
@@ -71,6 +80,10 @@ impl TestMonitor {
     fn serve(&self, stream: UnixStream) {
         let (mut reader, mut writer) = Connection::new(stream).unwrap().split();
         while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(&mut reader) {
+            if matches!(body, GatewayRequest::Announce(_)) && self.accepts() {
+                write_frame(&mut writer, &Frame { id, body: GatewayReply::Accepted }).unwrap();
+                self.state(|state| state.accepted += 1);
+            }
             let Some(body) = self.answer(body) else {
                 let _ = writer.shutdown(std::net::Shutdown::Both);
                 return;
@@ -81,22 +94,49 @@ impl TestMonitor {
         }
     }
 
+    fn accepts(&self) -> bool {
+        let (lock, changed) = &*self.shared;
+        let state = changed.wait_while(lock.lock().unwrap(), |state| state.accepting_held).unwrap();
+        state.refuse.is_none()
+    }
+
     fn answer(&self, request: GatewayRequest) -> Option<GatewayReply> {
         Some(match request {
-            GatewayRequest::Hello { .. } => GatewayReply::Welcome(Box::new(Welcome::clone(&self.welcome))),
+            GatewayRequest::Hello { .. } => {
+                let mut welcome = Welcome::clone(&self.welcome);
+                if let Some((config, config_state)) = self.state(|state| state.next_config.clone()) {
+                    welcome = Welcome { config, config_state, config_version: 4, ..welcome };
+                }
+                GatewayReply::Welcome(Box::new(welcome))
+            }
             GatewayRequest::Started(_) => GatewayReply::Done,
+            GatewayRequest::EgressStarted(started) => {
+                self.state(|state| state.egress = Some(started));
+                GatewayReply::Done
+            }
+            GatewayRequest::Reloaded(reloaded) => {
+                self.state(|state| state.reloads.push(reloaded));
+                GatewayReply::Done
+            }
             GatewayRequest::Authorize { token_sha256 } => {
                 let state = self.shared.0.lock().unwrap();
-                match (&state.refuse_lookups, grant(token_sha256)) {
+                let granted = grant(token_sha256).filter(|_| !state.revoked.contains(&token_sha256));
+                match (&state.refuse_lookups, granted) {
                     _ if state.hang_up_on_lookup => return None,
                     (Some(refusal), _) => GatewayReply::Refused(refusal.clone()),
-                    (None, Some(grant)) => GatewayReply::Lease(grant),
+                    (None, Some(mut grant)) => {
+                        grant.limits = state.limits.get(&token_sha256).cloned().unwrap_or_default();
+                        GatewayReply::Lease(grant)
+                    }
                     (None, None) => GatewayReply::Refused(Refusal::LeaseInvalid("no lease has this token".into())),
                 }
             }
-            GatewayRequest::Record(event) => self.record(*event),
-            GatewayRequest::Receipts { request_id } => {
-                GatewayReply::Receipts(self.state(|state| state.receipts.get(&request_id).cloned().unwrap_or_default()))
+            GatewayRequest::Record(event) | GatewayRequest::Announce(event) => self.record(*event),
+            GatewayRequest::Receipts { lease, request_id } => {
+                let agent = agent_of(&lease);
+                GatewayReply::Receipts(
+                    self.state(|state| state.receipts.get(&(agent, request_id)).cloned().unwrap_or_default()),
+                )
             }
         })
     }
@@ -141,6 +181,46 @@ impl TestMonitor {
     /// Holds all evidence, as if a flush took long, or lets it go.
     pub(crate) fn hold(&self, held: bool) {
         self.state(|state| state.held = held);
+    }
+
+    /// Holds back even the notice that evidence is taken, or lets it go.
+    pub(crate) fn hold_acceptance(&self, held: bool) {
+        self.state(|state| state.accepting_held = held);
+    }
+
+    /// How often evidence was said to be taken before it was durable.
+    pub(crate) fn accepted(&self) -> usize {
+        self.state(|state| state.accepted)
+    }
+
+    /// Bounds what a lease may do.
+    pub(crate) fn limit(&self, token: &str, limits: LeaseLimits) {
+        self.state(|state| state.limits.insert(amc_crypto::sha256(token.as_bytes()), limits));
+    }
+
+    /// Ends a lease.
+    pub(crate) fn revoke(&self, token: &str) {
+        self.state(|state| state.revoked.insert(amc_crypto::sha256(token.as_bytes())));
+    }
+
+    /// What the next reading of the configuration finds.
+    pub(crate) fn change_config(&self, config: String, state: ConfigState) {
+        self.state(|own| own.next_config = Some((config, state)));
+    }
+
+    /// Waits for what comes of the `number`th reload.
+    pub(crate) async fn reload(&self, number: usize) -> GatewayReloaded {
+        loop {
+            if let Some(reloaded) = self.state(|state| state.reloads.get(number - 1).cloned()) {
+                return reloaded;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Where the egress proxy listens.
+    pub(crate) fn egress(&self) -> EgressStarted {
+        self.state(|state| state.egress.clone()).expect("it has started")
     }
 
     /// Closes every connection.
@@ -196,16 +276,21 @@ impl State {
                     ids.extend(request.client_request_id.clone());
                 }
             }
-            GatewayFields::KeyIgnored(_) => {}
+            _ => {}
         }
         for id in ids {
-            let pair = self.receipts.entry(id).or_default();
+            let pair = self.receipts.entry((agent_of(&event.lease), id)).or_default();
             match &event.fields {
                 GatewayFields::Request(_) => pair.request = Some(receipt.to_owned()),
                 _ => pair.response = Some(receipt.to_owned()),
             }
         }
     }
+}
+
+fn agent_of(lease: &LeaseId) -> AgentId {
+    let agents = [ALICE, BOB].map(|token| grant(amc_crypto::sha256(token.as_bytes())).unwrap());
+    agents.into_iter().find(|grant| grant.lease == *lease).expect("a lease of ours").agent
 }
 
 /// The two events of one call.
@@ -224,7 +309,7 @@ impl RecordedCall {
             match &event.fields {
                 GatewayFields::Request(fields) => request = Some((fields.clone(), event.payload.clone().unwrap())),
                 GatewayFields::Response(fields) => response = Some((fields.clone(), event.payload.clone().unwrap())),
-                GatewayFields::KeyIgnored(_) => {}
+                _ => {}
             }
         }
         let ((request, sent), (response, received)) = (request.unwrap(), response.unwrap());
@@ -239,6 +324,7 @@ pub(crate) fn grant(token_sha256: Digest) -> Option<LeaseGrant> {
         lease: LeaseId::new(format!("lease-{number:016x}")).unwrap(),
         agent: AgentId::new(["alice", "bob"][usize::from(number)]).unwrap(),
         session: SessionId::from_parts(1_700_000_000_000, [number; 10]),
+        limits: LeaseLimits::default(),
     })
 }
 
@@ -251,7 +337,7 @@ fn receipt(event: &GatewayEvent, index: u64) -> Option<String> {
     let (kind, request_id, provider, model) = match &event.fields {
         GatewayFields::Request(call) => (ReceiptKind::LlmRequest, &call.request_id, &call.provider, &call.model),
         GatewayFields::Response(call) => (ReceiptKind::LlmResponse, &call.request_id, &call.provider, &call.model),
-        GatewayFields::KeyIgnored(_) => return None,
+        _ => return None,
     };
     let agents = [ALICE, BOB].map(|token| grant(amc_crypto::sha256(token.as_bytes())).unwrap());
     let grant = agents.into_iter().find(|grant| grant.lease == event.lease)?;

@@ -66,7 +66,7 @@ async fn paths_of_no_provider_are_told_which_there_are() {
         let answer =
             raw(&rig, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ALICE}\r\n\r\n"), "}}").await;
         assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
-        assert!(answer.contains("/anthropic/, /keyless/, /openai/"), "{answer}");
+        assert!(answer.contains("/anthropic/, /azure/, /gemini/, /keyless/, /openai/"), "{answer}");
     }
     nobody_called(&rig, &upstream).await;
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use amc_gateway::egress::Resolver;
 use amc_gateway::{GatewayError, Options, serve};
 use amc_testkit::{DemoModel, ModelOptions};
 use tokio::sync::oneshot;
@@ -26,14 +27,21 @@ impl Rig {
     /// A gateway in front of one upstream, as `openai` and as `anthropic`; `more` is appended to
     /// `gateway.yaml`.
     pub(crate) async fn new(upstream: SocketAddr, more: &str) -> Self {
+        Rig::resolving(upstream, more, Resolver::default()).await
+    }
+
+    /// The same with an egress proxy that finds addresses so.
+    pub(crate) async fn resolving(upstream: SocketAddr, more: &str, resolver: Resolver) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "listen: 127.0.0.1:0\nproviders:\n  \
              openai:\n    dialect: openai\n    baseUrl: http://{upstream}/v1\n  \
              anthropic:\n    dialect: anthropic\n    baseUrl: http://{upstream}\n  \
-             keyless:\n    dialect: openai\n    baseUrl: http://{upstream}/v1\n{more}"
+             keyless:\n    dialect: openai\n    baseUrl: http://{upstream}/v1\n  \
+             gemini:\n    dialect: gemini\n    baseUrl: http://{upstream}\n  \
+             azure:\n    dialect: openai\n    baseUrl: http://{upstream}\n    keyHeader: api-key\nmetrics: null\n{more}"
         );
-        let secrets = [("openai", PROVIDER_KEY), ("anthropic", PROVIDER_KEY)];
+        let secrets = ["openai", "anthropic", "gemini", "azure"].map(|name| (name, PROVIDER_KEY));
         let monitor = TestMonitor::start(dir.path(), config, &secrets);
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, listening) = oneshot::channel();
@@ -41,6 +49,7 @@ impl Rig {
             socket: monitor.socket.clone(),
             listen_override: None,
             ready: |address| ready.send(address).unwrap(),
+            resolver,
         };
         let task = tokio::spawn(serve(options, async move { drop(stopped.await) }));
         let gateway = listening.await.expect("the gateway listens");

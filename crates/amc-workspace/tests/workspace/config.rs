@@ -2,7 +2,9 @@
 
 use amc_core::WorkspaceName;
 use amc_core::kinds::Dialect;
-use amc_workspace::config::{AmcConfig, ConfigError, GatewayConfig, ReceiptMode, Timeouts, TrustBoundaryMode};
+use amc_workspace::config::{
+    AmcConfig, ConfigError, GatewayConfig, KeyHeader, ReceiptMode, Timeouts, TrustBoundaryMode, split_host_port,
+};
 
 const PAGE: &str = include_str!("../../../../docs/formats/config.md");
 
@@ -45,6 +47,13 @@ fn the_documented_gateway_yaml_parses_and_sets_every_key_to_what_is_no_default()
     let local = &config.providers["local-model"];
     assert_eq!((local.dialect, local.base_url.as_str()), (Dialect::Openai, "http://127.0.0.1:8000/v1"));
     assert_eq!(config.providers["anthropic"].dialect, Dialect::Anthropic);
+    let azure = &config.providers["azure"];
+    assert_eq!((azure.key_header(), config.retries), (KeyHeader::ApiKey, 2));
+    assert_eq!(config.metrics.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:9464"));
+    assert_eq!(config.secret_prefixes, ["acme_live_"]);
+    let egress = config.egress.expect("the example has it");
+    assert_eq!(egress.allow, ["api.github.com:443", "*.pypi.org:443", "git.corp.example:443"]);
+    assert_eq!((egress.internal, egress.listen.port()), (vec!["git.corp.example".to_owned()], 4001));
 }
 
 #[test]
@@ -145,7 +154,7 @@ fn values_of_another_type() {
     for (text, line) in [
         ("providers: {}\nlisten: 3210\n", 2),
         ("providers: {}\nlisten: localhost:3210\n", 2),
-        ("providers:\n  a: {dialect: gemini, baseUrl: http://h}\n", 2),
+        ("providers:\n  a: {dialect: cohere, baseUrl: http://h}\n", 2),
         ("providers: {}\nreceipts: sometimes\n", 2),
         ("providers: {}\ntimeouts: {connectMs: -1}\n", 2),
         ("providers: [a]\n", 1),
@@ -227,4 +236,55 @@ fn base_urls_that_are_none() {
         let is_value = matches!(&refused, Err(ConfigError::Value { key, .. }) if key == "providers.a.baseUrl");
         assert!(is_value, "{url}: {refused:?}");
     }
+}
+
+#[test]
+fn allow_lists_take_names_and_addresses_in_one_spelling() {
+    for (entry, host) in [
+        ("api.github.com:443", "api.github.com"),
+        ("*.pypi.org:443", "*.pypi.org"),
+        ("127.0.0.1:8080", "127.0.0.1"),
+        ("[::1]:1", "[::1]"),
+        ("localhost:80", "localhost"),
+    ] {
+        assert_eq!(split_host_port(entry).map(|(host, _)| host), Some(host), "{entry}");
+    }
+    for bad in [
+        "api.github.com",
+        "api.github.com:0",
+        "API.github.com:443",
+        "a..b:1",
+        ".a:1",
+        "a.:1",
+        "*:443",
+        "*.*.a:1",
+        "127.1:80",
+        "0x7f.0.0.1:80",
+        "::1:80",
+        "a b:1",
+        "a/b:1",
+        "u@h:1",
+        "h:70000",
+        ":443",
+        "bücher.example:443",
+        "2130706433:80",
+    ] {
+        assert_eq!(split_host_port(bad), None, "{bad}");
+        let text = format!("providers: {{}}\negress:\n  allow:\n    - {}\n", serde_json::Value::from(bad));
+        assert!(matches!(gateway(&text), Err(ConfigError::Value { .. })), "{bad}");
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    for text in [
+        "retries: 6\n",
+        "metrics: 0.0.0.0:3213\n",
+        "secretPrefixes: [ab]\n",
+        "egress:\n  allow: [\"a.example:443\"]\n  internal: [b.example]\n",
+    ] {
+        let refused = gateway(&format!("providers: {{}}\n{text}"));
+        assert!(matches!(refused, Err(ConfigError::Value { .. })), "{text}: {refused:?}");
+    }
+    assert_eq!(gateway("providers: {}\nmetrics: null\n").expect("it is switched off").metrics, None);
 }
