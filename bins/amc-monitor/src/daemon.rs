@@ -12,7 +12,7 @@ use std::time::Duration;
 use amc_core::kinds::{AgentRegistered, ConfigLoaded, GatewayReloaded, MonitorStarted, MonitorStopped, Role};
 use amc_core::{AgentId, Clock as _, SOFTWARE, Tier};
 use amc_evidence::{Draft, LogState};
-use amc_ledger::{AppendError, LogReader};
+use amc_ledger::{AppendError, LogReader, ReadError};
 use amc_workspace::home::HomeError;
 use amc_workspace::protocol::Refusal;
 use amc_workspace::{AgentConfig, Answer, Failure, Opening, SignedFile, agent_of_path};
