@@ -64,6 +64,11 @@ pub(crate) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         rest: Vec<OsString>,
     },
+    /// The question bank in force.
+    Bank {
+        #[command(subcommand)]
+        verb: crate::bank::BankVerb,
+    },
     /// Target profiles: which level each question is to reach.
     Target {
         #[command(subcommand)]

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bank;
 mod boundary;
 mod bundles;
 mod certs;
@@ -33,6 +34,7 @@ use cli::{
     BundleVerb, CertVerb, Cli, ConfigVerb, GatewayVerb, LedgerVerb, ReceiptVerb, TrustVerb, Verb, WhichLog, WitnessVerb,
 };
 
+use bank::BankVerb;
 use targets::TargetVerb;
 
 fn main() -> ExitCode {
@@ -74,6 +76,8 @@ fn main() -> ExitCode {
         Verb::Target { verb: TargetVerb::Show { target, agent } } => {
             ("target show", targets::show(&opening, &agent, target.as_deref()))
         }
+        Verb::Bank { verb: BankVerb::Show { question } } => ("bank show", bank::show(&opening, question.as_deref())),
+        Verb::Bank { verb: BankVerb::Verify { file } } => ("bank verify", bank::verify(&opening, file.as_deref())),
         Verb::Target { verb: TargetVerb::Diff(plan) } => ("target diff", targets::diff(&opening, &plan)),
         Verb::Epoch { .. } => return signers::become_auditor("epoch", common.json),
         Verb::Verify(plan) => ("verify", verify::verify(&opening, &plan)),

@@ -338,6 +338,9 @@ fn check(raw: RawQuestion) -> Result<Question, String> {
     if [&title, &ask, &next].into_iter().chain(&levels).any(|text| text.trim().is_empty()) {
         return Err("title, ask, next and every level need words".into());
     }
+    if let Some(pack) = packs.iter().find(|pack| !is_word(pack)) {
+        return Err(format!("the pack {pack:?} is refused: {WORD_RULE}"));
+    }
     for requirement in &requires {
         if !(1..=5).contains(&requirement.level) || requirement.any.is_empty() {
             return Err("a requirement names a level from 1 to 5 and at least one fact".into());

@@ -21,6 +21,7 @@ pub mod claims;
 pub mod configs;
 pub mod correlate;
 pub mod detect;
+pub mod drift;
 pub mod explain;
 pub mod facts;
 pub mod gate;

@@ -5,6 +5,7 @@
 mod bank;
 mod boundary;
 mod detectors;
+mod drift;
 mod gates;
 mod pages;
 mod properties;
