@@ -13,6 +13,7 @@ mod hostile;
 mod json;
 mod passphrases;
 mod probe;
+mod reports;
 mod services;
 mod witness;
 mod wrap;
