@@ -8,7 +8,7 @@ use amc_crypto::Note;
 use amc_evidence::VerifiedEvent;
 use amc_ledger::pair::{PairOptions, verify_pair};
 use amc_ledger::witness::{self, WitnessError};
-use amc_ledger::{LogReader, VerifyMode};
+use amc_ledger::{LogReader, VerifyMode, line};
 use amc_workspace::opening::now_s;
 use amc_workspace::{Answer, Failure, Opening};
 use serde_json::json;
@@ -31,7 +31,8 @@ impl Unlocked {
     pub(crate) fn cosign(&self, evidence: &Path) -> Result<Note, Failure> {
         let reader = LogReader::open(evidence).map_err(Failure::wrong)?;
         let now_s = now_s(&self.clock);
-        let note = witness::cosign_log(&self.writer, &self.witness, &self.policy, &reader, now_s);
+        let policy = line::learned(&self.policy, evidence, &self.home.log(Role::Auditor)).map_err(Failure::wrong)?;
+        let note = witness::cosign_log(&self.writer, &self.witness, &policy, &reader, now_s);
         let note = note.map_err(|error| match error {
             WitnessError::Append(_) | WitnessError::Sign(_) => Failure::unable(error),
             other => Failure::bad(other),

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use amc_core::kinds::{ConfigSigned, Fields, KeyPurpose, Role};
 use amc_core::{AgentId, FindingCode, Tier, WorkspaceName};
+use amc_crypto::TrustPolicy;
 use amc_crypto::config::{self, ConfigPredicate};
 use amc_crypto::signer::{Cosigner as _, EventSigner, StatementSigner as _};
-use amc_crypto::{PublicKey, TrustPolicy};
 use amc_evidence::Draft;
 use amc_evidence::Event;
 use amc_ledger::{LogReader, OpenError, Signers, Writer, line};
@@ -140,11 +140,6 @@ pub(crate) fn log_failure(error: &OpenError) -> Failure {
 }
 
 impl Unlocked {
-    /// The key whose envelopes count as this auditor's.
-    pub(crate) fn public_key(&self) -> PublicKey {
-        self.envelopes.public_key()
-    }
-
     /// Signs a file as the next version of its path: `.sig` beside it, entry in the audit log.
     pub(crate) fn sign_config(&self, path: &str, agent: Option<&AgentId>, bytes: &[u8]) -> Result<u64, Failure> {
         let version = self.newest_version(path)? + 1;

@@ -6,7 +6,7 @@ use amc_core::kinds::{KeyPurpose, Role};
 use amc_core::{FindingCode, WorkspaceName};
 use amc_crypto::TrustPolicy;
 use amc_crypto::signer::{Cosigner as _, EventSigner};
-use amc_ledger::{LogReader, OpenError, Signers, Writer, line};
+use amc_ledger::{LogReader, OpenError, ReadError, Signers, Writer, line};
 use amc_vault::{
     CommitmentKey, LogKey, LogNumber, MonitorKeys, Passphrase, PassphraseCheck, ReceiptKey, Secrets, Vault, VaultError,
     WitnessKey,
@@ -41,6 +41,13 @@ pub(crate) fn unlock(opening: &Opening) -> Result<Unlocked, Failure> {
     let writer = open_log(&home, log, Arc::clone(&clock)).map_err(|error| log_failure(&error))?;
     let policy = line::learned(&policy, &home.log(Role::Monitor), &home.log(Role::Auditor)).map_err(Failure::unable)?;
     Ok(Unlocked { home, policy, writer, clock, receipts, witness, commitments, secrets, passphrase: check })
+}
+
+impl Unlocked {
+    /// The pinned keys with what they signed since: the auditor may have changed its own while this runs.
+    pub(crate) fn policy_now(&self) -> Result<TrustPolicy, ReadError> {
+        line::learned(&self.policy, &self.home.log(Role::Monitor), &self.home.log(Role::Auditor))
+    }
 }
 
 /// Unlocks the compartment and finishes what a crash left of a rotation: which key is in force is

@@ -132,7 +132,7 @@ pub(crate) fn bare_command(dir: &Path) -> Command {
 
 /// Waits for something that other processes bring about.
 #[track_caller]
-pub(crate) fn until(condition: impl Fn() -> bool) {
+pub(crate) fn until(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "it did not come about within 30 seconds");

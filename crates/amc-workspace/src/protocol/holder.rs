@@ -6,6 +6,7 @@
 //! therefore what the verb makes of files and logs. No message carries bytes to be signed, and none
 //! brings out a key.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
@@ -67,18 +68,23 @@ impl VerbCall {
     /// # Errors
     /// When there is no working directory.
     pub fn of_this_process() -> io::Result<Self> {
-        let arguments = std::env::args_os().skip(1).map(OsStringExt::into_vec).collect();
-        Ok(VerbCall { arguments, working_dir: std::env::current_dir()?.into_os_string().into_vec() })
+        Ok(VerbCall::new(std::env::args_os().skip(1), std::env::current_dir()?))
+    }
+
+    /// A verb as its arguments say it, with relative paths beginning in `working_dir`.
+    pub fn new(arguments: impl Iterator<Item = OsString>, working_dir: PathBuf) -> Self {
+        let arguments = arguments.map(OsStringExt::into_vec).collect();
+        VerbCall { arguments, working_dir: working_dir.into_os_string().into_vec() }
     }
 
     /// The arguments behind the program's name.
-    pub fn arguments(&self) -> impl Iterator<Item = &std::ffi::OsStr> {
-        self.arguments.iter().map(|argument| std::ffi::OsStr::from_bytes(argument))
+    pub fn arguments(&self) -> impl Iterator<Item = &OsStr> {
+        self.arguments.iter().map(|argument| OsStr::from_bytes(argument))
     }
 
     /// Where relative paths begin.
     pub fn working_dir(&self) -> PathBuf {
-        std::ffi::OsString::from_vec(self.working_dir.clone()).into()
+        OsString::from_vec(self.working_dir.clone()).into()
     }
 }
 
