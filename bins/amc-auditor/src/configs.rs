@@ -8,7 +8,7 @@ use amc_core::kinds::Dialect;
 use amc_core::limits;
 use amc_workspace::config::{AmcConfig, GatewayConfig, Provider};
 use amc_workspace::home::{self, Home};
-use amc_workspace::{AgentConfig, Answer, Failure, Opening, agent_of_path};
+use amc_workspace::{AgentConfig, Answer, Failure, Opening, agent_of_path, providers};
 use serde_json::json;
 
 use crate::unlock::{Unlocked, unlock};
@@ -28,7 +28,9 @@ pub(crate) fn sign(opening: &Opening, path: &str) -> Result<Answer, Failure> {
 pub(crate) fn gateway_init(
     opening: &Opening,
     listen: Option<SocketAddr>,
+    proxy_listen: Option<SocketAddr>,
     providers: &[String],
+    allow: &[String],
 ) -> Result<Answer, Failure> {
     let home = opening.home()?;
     let path = home.file("gateway.yaml");
@@ -40,9 +42,10 @@ pub(crate) fn gateway_init(
     };
     config.listen = listen.unwrap_or(config.listen);
     for provider in providers {
-        let (name, base_url) =
-            provider.split_once('=').ok_or_else(|| Failure::wrong(format!("{provider:?} is not NAME=BASE_URL")))?;
-        add(&mut config.providers, name, base_url);
+        add(&mut config.providers, provider)?;
+    }
+    if proxy_listen.is_some() || !allow.is_empty() {
+        config.allow_egress(proxy_listen, allow);
     }
     let text = config.render();
     GatewayConfig::parse(text.as_bytes()).map_err(Failure::wrong)?;
@@ -55,13 +58,23 @@ pub(crate) fn gateway_init(
     Ok(Answer::new(&data, format!("Wrote and signed gateway.yaml as version {version}\n")))
 }
 
-/// A known provider keeps its dialect; a new one has OpenAI's unless its name says Anthropic.
-fn add(providers: &mut BTreeMap<String, Provider>, name: &str, base_url: &str) {
+/// `NAME=BASE_URL`, or `NAME` of a provider whose address is known. One that the file has keeps its
+/// dialect; a new one has what is known of its name, else OpenAI's unless its name says Anthropic.
+fn add(file: &mut BTreeMap<String, Provider>, text: &str) -> Result<(), Failure> {
+    let (name, base_url) = text.split_once('=').unwrap_or((text, ""));
     let guessed = if name.contains("anthropic") { Dialect::Anthropic } else { Dialect::Openai };
-    let known = providers.get(name);
-    let (dialect, key_header) = known.map_or((guessed, None), |known| (known.dialect, known.key_header));
-    let base_url = base_url.trim_end_matches('/').to_owned();
-    providers.insert(name.to_owned(), Provider { dialect, base_url, key_header });
+    let fresh = || Provider { dialect: guessed, base_url: String::new(), key_header: None };
+    let mut provider = file.get(name).cloned().or_else(|| providers::known(name)).unwrap_or_else(fresh);
+    if !base_url.is_empty() {
+        provider.base_url = base_url.trim_end_matches('/').to_owned();
+    }
+    if provider.base_url.is_empty() {
+        let known: Vec<&str> = providers::names().collect();
+        let known = known.join(", ");
+        return Err(Failure::wrong(format!("--provider {name}=BASE_URL: only these have a known address: {known}")));
+    }
+    file.insert(name.to_owned(), provider);
+    Ok(())
 }
 
 /// Closes the log, and has the monitor cosign it where that is possible now.

@@ -156,9 +156,15 @@ enum GatewayVerb {
         /// Where agents reach the gateway.
         #[arg(long, value_name = "ADDR")]
         listen: Option<SocketAddr>,
-        /// Add or replace a provider.
-        #[arg(long = "provider", value_name = "NAME=BASE_URL")]
+        /// Where agents reach the egress proxy.
+        #[arg(long, value_name = "ADDR")]
+        proxy_listen: Option<SocketAddr>,
+        /// Add or replace a provider; one with a known address needs only its name.
+        #[arg(long = "provider", value_name = "NAME[=BASE_URL]")]
         providers: Vec<String>,
+        /// Let the egress proxy go there; may be given more than once.
+        #[arg(long = "allow", value_name = "HOST:PORT")]
+        allow: Vec<String>,
     },
 }
 
@@ -219,8 +225,8 @@ fn carry_out(verb: Verb, opening: &Opening) -> (&'static str, Result<Answer, Fai
         Verb::Epoch(plan) => ("epoch", attest::epoch(&opening, &plan)),
         Verb::Target { verb: TargetVerb::Set(plan) } => ("target set", targets::set(&opening, &plan)),
         Verb::Config { verb: ConfigVerb::Sign { path } } => ("config sign", configs::sign(opening, &path)),
-        Verb::Gateway { verb: GatewayVerb::Init { listen, providers } } => {
-            ("gateway init", configs::gateway_init(opening, listen, &providers))
+        Verb::Gateway { verb: GatewayVerb::Init { listen, proxy_listen, providers, allow } } => {
+            ("gateway init", configs::gateway_init(opening, listen, proxy_listen, &providers, &allow))
         }
         Verb::Vault { verb } => vault::run(verb, opening),
         Verb::Init(_) | Verb::Hold(_) => unreachable!("they are told apart before"),

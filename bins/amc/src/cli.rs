@@ -42,6 +42,11 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: GatewayVerb,
     },
+    /// Leases for agents that AMC does not start.
+    Lease {
+        #[command(subcommand)]
+        verb: crate::leases::LeaseVerb,
+    },
     /// Verify everything in the workspace; never writes.
     Verify(VerifyPlan),
     /// Score an agent's evidence, seal the report, record it.
@@ -201,6 +206,8 @@ pub(crate) enum GatewayVerb {
     },
     /// Where the gateway listens.
     Status,
+    /// Have the running gateway read gateway.yaml again; a file that does not hold leaves the old one in force.
+    Reload,
     /// Check gateway.yaml and its signature.
     VerifyConfig,
 }

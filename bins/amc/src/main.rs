@@ -12,6 +12,7 @@ mod cli;
 mod gate;
 mod gateway;
 mod ingest;
+mod leases;
 mod ledger;
 mod receipts;
 mod runs;
@@ -111,6 +112,8 @@ fn main() -> ExitCode {
         Verb::Trust { verb: TrustVerb::Show } => ("trust show", trust::show(&opening)),
         Verb::Trust { verb: TrustVerb::Export { out } } => ("trust export", trust::export(&opening, out.as_deref())),
         Verb::Config { verb: ConfigVerb::Verify { path } } => ("config verify", verify::config(&opening, &path)),
+        Verb::Lease { verb } => leases::run(&opening, &verb),
+        Verb::Gateway { verb: GatewayVerb::Reload } => ("gateway reload", gateway::reload(&opening)),
         Verb::Gateway { verb: GatewayVerb::Status } => ("gateway status", services::gateway_status(&opening)),
         Verb::Gateway { verb: GatewayVerb::VerifyConfig } => {
             ("gateway verify-config", verify::config(&opening, "gateway.yaml"))

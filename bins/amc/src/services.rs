@@ -127,7 +127,17 @@ pub(crate) fn up(opening: &Opening) -> Result<Answer, Failure> {
     }
     drop(starting);
     let status = monitor_status(&mut client)?;
-    let text = format!("The monitor runs (process {})\nThe gateway listens at {}\n", status.pid, listen_text(&status));
+    let mut text =
+        format!("The monitor runs (process {})\nThe gateway listens at {}\n", status.pid, listen_text(&status));
+    for (what, listen) in [("gateway", &status.gateway_listen), ("egress proxy", &status.proxy_listen)] {
+        let address = listen.as_ref().and_then(|text| text.parse::<SocketAddr>().ok());
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+            text += &format!(
+                "Warning: other machines can reach the {what} at {address}, and HTTP hides neither lease nor text; \
+                 put TLS or a private network before it\n"
+            );
+        }
+    }
     Ok(Answer::new(&status_data(Some(&status)), text))
 }
 
@@ -154,11 +164,12 @@ pub(crate) fn status(opening: &Opening) -> Result<Answer, Failure> {
     let text = match &status {
         None => "Nothing runs; start it with `amc up`\n".to_owned(),
         Some(status) => format!(
-            "The monitor runs (process {}): {} events, {} open sessions\nThe gateway listens at {}\n",
+            "The monitor runs (process {}): {} events, {} open sessions\nThe gateway listens at {}\n{}",
             status.pid,
             status.events,
             status.open_sessions.len(),
-            listen_text(status)
+            listen_text(status),
+            status.proxy_listen.as_ref().map_or(String::new(), |at| format!("The egress proxy listens at {at}\n"))
         ),
     };
     Ok(Answer::new(&status_data(status.as_ref()), text))
@@ -168,8 +179,11 @@ pub(crate) fn gateway_status(opening: &Opening) -> Result<Answer, Failure> {
     let home = opening.home()?;
     let status = connect(&home)?.map(|mut client| monitor_status(&mut client)).transpose()?;
     let listen = status.as_ref().and_then(|status| status.gateway_listen.clone());
-    let text = listen.as_ref().map_or("The gateway does not run\n".to_owned(), |at| format!("It listens at {at}\n"));
-    Ok(Answer::new(&json!({ "listen": listen }), text))
+    let proxy_listen = status.as_ref().and_then(|status| status.proxy_listen.clone());
+    let mut text =
+        listen.as_ref().map_or("The gateway does not run\n".to_owned(), |at| format!("It listens at {at}\n"));
+    text += &proxy_listen.as_ref().map_or(String::new(), |at| format!("The egress proxy listens at {at}\n"));
+    Ok(Answer::new(&json!({ "listen": listen, "proxy_listen": proxy_listen }), text))
 }
 
 fn listen_text(status: &MonitorStatus) -> &str {
@@ -180,7 +194,8 @@ fn status_data(status: Option<&MonitorStatus>) -> serde_json::Value {
     let monitor = status
         .map(|status| json!({ "pid": status.pid, "events": status.events, "open_sessions": status.open_sessions }));
     let listen = status.and_then(|status| status.gateway_listen.as_ref());
-    // The egress proxy and the console are not in this release.
-    let gateway = json!({ "listen": listen, "proxy_listen": null });
+    let proxy_listen = status.and_then(|status| status.proxy_listen.as_ref());
+    // The console is not in this release.
+    let gateway = json!({ "listen": listen, "proxy_listen": proxy_listen });
     json!({ "monitor": monitor, "gateway": gateway, "studio": { "listen": null } })
 }
