@@ -84,7 +84,9 @@ pub(crate) fn attest(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> 
         let expires = timestamp::to_rfc3339(expires_ns);
         let index = one.record.event.index;
         text += &format!("Attested event {index} ({}) until {expires}\n", one.ingested.ingest_type);
-        done.push(json!({ "index": index, "event_hash": one.record.hash, "audit_index": appended.index, "expires": expires }));
+        done.push(
+            json!({ "index": index, "event_hash": one.record.hash, "audit_index": appended.index, "expires": expires }),
+        );
     }
     configs::close(unlocked)?;
     let data = json!({ "agent_id": plan.agent, "attested": done });

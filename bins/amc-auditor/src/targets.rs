@@ -42,7 +42,8 @@ pub(crate) fn set(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
         "agent_id": agent, "target": target.id, "path": path, "version": version, "sha256": target.sha256,
         "questions": target.levels.len(),
     });
-    let text = format!("Signed target {} of {agent} as version {version}: {} questions\n", target.id, target.levels.len());
+    let text =
+        format!("Signed target {} of {agent} as version {version}: {} questions\n", target.id, target.levels.len());
     Ok(Answer::new(&data, text))
 }
 
@@ -54,7 +55,9 @@ pub(crate) fn in_force(unlocked: &Unlocked, agent: &AgentId, id: &str, bank: &Ba
     let path = path_of(agent, id);
     if !unlocked.home.file(&path).is_file() {
         let known = known(&unlocked.home, agent);
-        return Err(Failure::wrong(format!("{agent} has no target {id:?}; it has {known}. Set one with `amc target set FILE`")));
+        return Err(Failure::wrong(format!(
+            "{agent} has no target {id:?}; it has {known}. Set one with `amc target set FILE`"
+        )));
     }
     let keys = unlocked.home.auditor_keys(&unlocked.policy).map_err(Failure::wrong)?;
     let file = SignedFile::load(&unlocked.home, &path, Some(agent), &keys).map_err(Failure::wrong)?;

@@ -65,9 +65,11 @@ pub(crate) fn show(opening: &Opening, agent: &AgentId, wanted: Option<&str>) -> 
         for (question, level) in target.levels.iter().filter(|_| wanted.is_some()) {
             text += &format!("  {level}  {question}\n");
         }
+        let levels: Vec<_> =
+            target.levels.iter().map(|(question, level)| json!({ "id": question, "level": level })).collect();
         answer.push(json!({
             "target": target.id, "path": file.path, "version": file.version, "sha256": target.sha256,
-            "levels": target.levels,
+            "levels": levels,
         }));
     }
     if found.is_empty() {

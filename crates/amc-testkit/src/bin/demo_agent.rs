@@ -22,6 +22,9 @@ struct Arguments {
     /// What to say to the model.
     #[arg(long, default_value = "How do I file an expense report?")]
     prompt: String,
+    /// Print a trace line with the receipt of each plain call.
+    #[arg(long)]
+    trace: bool,
     /// The model to ask for.
     #[arg(long, default_value = "amc-demo-model")]
     model: String,
@@ -53,7 +56,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let base_url = base_url.trim_end_matches('/').to_owned();
     let agent = Agent { client: amc_testkit::client::client()?, base_url, key, model: arguments.model };
     for number in 1..=arguments.plain {
-        println!("plain {number}: {}", agent.plain(&arguments.prompt, number).await?);
+        println!("plain {number}: {}", agent.plain(&arguments.prompt, number, arguments.trace).await?);
     }
     for number in 1..=arguments.stream {
         println!("stream {number}: {}", agent.stream(&arguments.prompt, number).await?);
@@ -79,8 +82,15 @@ impl Agent {
         Err(format!("the model answered {status}: {}", response.text().await?).into())
     }
 
-    async fn plain(&self, prompt: &str, number: u32) -> Result<String, Failure> {
-        let body = self.call(prompt, number, false).await?.bytes().await?;
+    async fn plain(&self, prompt: &str, number: u32, trace: bool) -> Result<String, Failure> {
+        let response = self.call(prompt, number, false).await?;
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        if trace {
+            let line = json!({"amc_trace_v": 1, "ts": "1970-01-01T00:00:00Z", "agent_id": "support",
+                "event": "llm_result", "request_id": header("x-amc-request-id"), "receipt": header("x-amc-receipt")});
+            println!("{line}");
+        }
+        let body = response.bytes().await?;
         let answer: Value = serde_json::from_slice(&body)?;
         let text = answer["choices"][0]["message"]["content"].as_str();
         text.map(str::to_owned).ok_or_else(|| format!("no answer in {answer}").into())
