@@ -6,6 +6,7 @@
 //! amc-sandbox-init PLAN become EXECUTABLE ARGV…   drops privileges and becomes the agent, or probes
 //! amc-sandbox-init hold                           holds a user namespace open for its parent
 //! amc-sandbox-init decoy                          waits: what a probe tries on it must work
+//! amc-sandbox-init machine                        says what only a system call tells
 //! ```
 //!
 //! `PLAN` is the JSON of [`plan::Plan`]. What is set up here holds from the agent's first
@@ -14,6 +15,7 @@
 mod become_agent;
 mod enter;
 mod inside;
+mod machine;
 mod mounts;
 mod plan;
 mod probe;
@@ -34,6 +36,9 @@ fn main() -> ExitCode {
     }
     if arguments.first().is_some_and(|first| first == "decoy") {
         return wait::decoy();
+    }
+    if arguments.first().is_some_and(|first| first == "machine") {
+        return machine::say();
     }
     let call = match Call::parse(arguments) {
         Ok(call) => call,

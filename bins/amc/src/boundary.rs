@@ -47,18 +47,34 @@ impl Boundary<'_> {
     }
 }
 
-/// Whether an agent that this machine isolates by default reaches nothing: tried with a decoy of a
-/// home beside where the real one will be. Anything that goes wrong means no.
-pub(crate) fn trial(home: Option<&Path>) -> bool {
-    let parent = home.and_then(Path::parent).filter(|parent| parent.is_dir()).unwrap_or(Path::new("."));
-    let decoy = parent.join(format!(".amc-trial-{}", std::process::id()));
-    let held = home::make_dir(&decoy).is_ok() && tried(&decoy).unwrap_or(false);
-    // What this function made itself a moment ago.
-    let _ = std::fs::remove_dir_all(&decoy);
-    held
+/// What a trial of the isolation that `auto` takes here gave.
+pub(crate) struct Trial {
+    /// What it takes.
+    pub(crate) isolation: Isolation,
+    /// Why nothing stronger.
+    pub(crate) why: Option<String>,
+    /// What was reached, or could not be told.
+    pub(crate) reached: Vec<String>,
 }
 
-fn tried(decoy: &Path) -> Option<bool> {
+/// Whether an agent that this machine isolates by default reaches nothing. Anything that goes wrong
+/// means no.
+pub(crate) fn trial(home: Option<&Path>) -> bool {
+    try_out(home).is_some_and(|trial| trial.isolation != Isolation::None && trial.reached.is_empty())
+}
+
+/// Tries the isolation that `auto` takes with a decoy of a home beside where the real one is or will
+/// be; `None` where that could not be done.
+pub(crate) fn try_out(home: Option<&Path>) -> Option<Trial> {
+    let parent = home.and_then(Path::parent).filter(|parent| parent.is_dir()).unwrap_or(Path::new("."));
+    let decoy = parent.join(format!(".amc-trial-{}", std::process::id()));
+    let tried = home::make_dir(&decoy).ok().and_then(|()| tried(&decoy));
+    // What this function made itself a moment ago.
+    let _ = std::fs::remove_dir_all(&decoy);
+    tried
+}
+
+fn tried(decoy: &Path) -> Option<Trial> {
     home::make_dir(&decoy.join("logs/evidence")).ok()?;
     home::make_dir(&decoy.join("logs/audit")).ok()?;
     let files = ["vault.amcvault", "amc.yaml", "gateway.yaml", "trust.policy"];
@@ -73,15 +89,19 @@ fn tried(decoy: &Path) -> Option<bool> {
         executable: executable.path,
         argv: vec!["true".into()],
     };
-    let chosen = start.choose(&Asked::Auto).ok().filter(|chosen| chosen.isolation != Isolation::None)?;
+    let chosen = start.choose(&Asked::Auto).ok()?;
+    let (isolation, why) = (chosen.isolation.clone(), chosen.why_not_stronger.clone());
+    if isolation == Isolation::None {
+        return Some(Trial { isolation, why, reached: Vec::new() });
+    }
     let routes = Routes { listen: SocketAddr::from(([127, 0, 0, 1], 0)), providers: Vec::new(), proxy: None };
     let environment = environment::build(std::env::vars_os(), &[], &routes, "");
     let probed = probe::run(&start, &chosen, &environment, &Targets::of(&start.home)).ok()?;
-    let refused = |attempt: &ProbeAttempt| {
-        attempt.target == ProbeTarget::HomeRead
-            || matches!(attempt.outcome, ProbeOutcome::Denied | ProbeOutcome::Absent)
-    };
-    Some(probed.attempts.iter().all(refused))
+    let reached = probed.attempts.iter().filter(|attempt| {
+        attempt.target != ProbeTarget::HomeRead
+            && !matches!(attempt.outcome, ProbeOutcome::Denied | ProbeOutcome::Absent)
+    });
+    Some(Trial { isolation, why, reached: reached.map(|attempt| attempt.subject.clone()).collect() })
 }
 
 /// Has the monitor say which candidates are secrets; nothing of them is recorded but the place.

@@ -35,6 +35,8 @@ pub(crate) enum Verb {
     Down,
     /// What runs, and where.
     Status,
+    /// What this machine can do for keeping an agent apart, and what would help.
+    Doctor,
     /// Run an unmodified agent under the monitor.
     Wrap(WrapPlan),
     /// The LLM gateway and its configuration.

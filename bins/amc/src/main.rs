@@ -9,6 +9,7 @@ mod boundary;
 mod bundles;
 mod certs;
 mod cli;
+mod doctor;
 mod gate;
 mod gateway;
 mod ingest;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         Verb::Bank { verb: BankVerb::Verify { file } } => ("bank verify", bank::verify(&opening, file.as_deref())),
         Verb::Target { verb: TargetVerb::Diff(plan) } => ("target diff", targets::diff(&opening, &plan)),
         Verb::Epoch { .. } => return signers::become_auditor("epoch", common.json),
+        Verb::Doctor => ("doctor", doctor::doctor(&opening)),
         Verb::Verify(plan) => ("verify", verify::verify(&opening, &plan)),
         Verb::Report(plan) => ("report", runs::report(&opening, &plan)),
         Verb::Explain { run, question } => ("explain", runs::explain(&opening, &run, question.as_deref())),

@@ -9,6 +9,7 @@ mod claim;
 pub mod command;
 pub mod environment;
 pub mod isolation;
+pub mod machine;
 pub mod probe;
 pub mod process;
 pub mod recorder;

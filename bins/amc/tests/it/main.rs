@@ -10,6 +10,7 @@ mod bundle_more;
 mod certs;
 mod channels;
 mod configs;
+mod doctor;
 mod gate_outputs;
 mod gateway_life;
 mod holder;
