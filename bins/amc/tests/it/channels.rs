@@ -153,14 +153,16 @@ fn the_gateways_channel_chooses_no_agent_no_session_and_no_tier() {
 
     // A lease that was made up, and a token of nobody.
     let invented = LeaseId::new("lease-0123456789abcdef").expect("an id");
-    let refused = record(&mut client, invented.clone(), grant.session, GatewayFields::Request(llm_request(&invented)), None);
+    let refused =
+        record(&mut client, invented.clone(), grant.session, GatewayFields::Request(llm_request(&invented)), None);
     assert!(matches!(refused, GatewayReply::Refused(Refusal::LeaseInvalid(_))), "{refused:?}");
     let nobody = GatewayRequest::Authorize { token_sha256: amc_crypto::sha256(b"amc-lease-guess") };
     let refused = client.call(nobody).expect("an answer");
     assert!(matches!(refused, GatewayReply::Refused(Refusal::LeaseInvalid(_))), "{refused:?}");
 
     // A call that names another lease than the one it comes under.
-    let refused = record(&mut client, grant.lease.clone(), grant.session, GatewayFields::Request(llm_request(&invented)), None);
+    let refused =
+        record(&mut client, grant.lease.clone(), grant.session, GatewayFields::Request(llm_request(&invented)), None);
     assert!(matches!(refused, GatewayReply::Refused(Refusal::Invalid(_))), "{refused:?}");
 
     // A body said to be whole that is not the one that passed.
