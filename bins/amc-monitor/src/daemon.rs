@@ -23,7 +23,7 @@ use signal_hook::iterator::Signals;
 use crate::leases::LeaseBook;
 use crate::sessions::Sessions;
 use crate::unlock::{Unlocked, unlock};
-use crate::{channels, gateway, operator};
+use crate::{channels, gateway, hourly, operator};
 
 /// A running monitor, shared by its threads.
 pub(crate) struct Daemon {
@@ -33,6 +33,7 @@ pub(crate) struct Daemon {
     gateway: Mutex<Option<RunningGateway>>,
     configs: Mutex<BTreeMap<String, ConfigLoaded>>,
     witnessing: Mutex<()>,
+    pub(crate) seals: hourly::Seals,
     while_used: bool,
     users: AtomicUsize,
     stopping: AtomicBool,
@@ -151,6 +152,7 @@ pub(crate) fn start(opening: &Opening, while_used: bool) -> Result<Answer, Failu
         gateway: Mutex::new(None),
         configs: Mutex::new(BTreeMap::new()),
         witnessing: Mutex::new(()),
+        seals: hourly::Seals::default(),
         while_used,
         users: AtomicUsize::new(0),
         stopping: AtomicBool::new(false),
@@ -168,6 +170,7 @@ pub(crate) fn start(opening: &Opening, while_used: bool) -> Result<Answer, Failu
     );
     accept(Arc::clone(&daemon), gateways, gateway::serve, |_| {});
     tend_days(Arc::clone(&daemon));
+    hourly::tend(Arc::clone(&daemon));
     say_ready(&daemon);
     wait(&stopped);
     finish(&daemon)

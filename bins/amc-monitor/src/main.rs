@@ -8,6 +8,7 @@
 mod channels;
 mod daemon;
 mod gateway;
+mod hourly;
 mod init;
 mod leases;
 mod operator;
@@ -87,7 +88,7 @@ enum LedgerVerb {
         log: String,
         /// The new audit log's key, compared with its owner; needed where the old one was revoked.
         #[arg(long, value_name = "VKEY")]
-        key: Option<amc_crypto::VerifierKey>,
+        key: Option<String>,
     },
 }
 
@@ -145,7 +146,7 @@ fn run(
         Verb::Cosign => ("cosign", witness::cosign_once(opening)),
         Verb::Ledger { verb: LedgerVerb::Reindex { log: _ } } => ("ledger reindex", reindex::reindex(opening)),
         Verb::Ledger { verb: LedgerVerb::Succeed { log, key } } => {
-            ("ledger succeed", succeed::succeed(opening, &log, key.as_ref()))
+            ("ledger succeed", succeed::succeed(opening, &log, key.as_deref()))
         }
         Verb::Vault { verb: VaultVerb::Init } => ("vault init", init::add(opening)),
         Verb::Vault { verb: VaultVerb::RotateKeys(plan) } => {

@@ -175,6 +175,7 @@ fn seal(
     let appended = daemon.sessions.seal(&daemon.core.writer, session, outcome)?;
     own.remove(&session);
     let note = daemon.core.writer.publish().map_err(refusal)?;
+    daemon.seals.ring();
     let events = u64::from(appended.event.session_seq) + 1;
     Ok(OperatorReply::Sealed(SessionSealed { events, checkpoint: note.to_string() }))
 }

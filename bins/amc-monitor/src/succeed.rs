@@ -18,9 +18,10 @@ use serde_json::json;
 use crate::unlock::{self, unlock, vault_failure};
 
 /// Which log is succeeded.
-pub(crate) fn succeed(opening: &Opening, log: &str, key: Option<&VerifierKey>) -> Result<Answer, Failure> {
+pub(crate) fn succeed(opening: &Opening, log: &str, key: Option<&str>) -> Result<Answer, Failure> {
+    let key = key.map(str::parse::<VerifierKey>).transpose().map_err(Failure::wrong)?;
     match log {
-        "audit" => record(opening, key),
+        "audit" => record(opening, key.as_ref()),
         _ => begin(opening),
     }
 }

@@ -21,8 +21,8 @@ pub(crate) fn cosign_once(opening: &Opening) -> Result<Answer, Failure> {
 /// Cosigns the newest published checkpoint of the home's audit log.
 pub(crate) fn cosign(unlocked: &Unlocked) -> Result<Note, WitnessError> {
     let audit = LogReader::open(&unlocked.home.log(Role::Auditor))?;
-    let now_s = now_s(&unlocked.clock);
-    witness::cosign_log(&unlocked.writer, &unlocked.witness, &unlocked.policy, &audit, now_s)
+    let (policy, now_s) = (unlocked.policy_now()?, now_s(&unlocked.clock));
+    witness::cosign_log(&unlocked.writer, &unlocked.witness, &policy, &audit, now_s)
 }
 
 fn witness_failure(error: WitnessError) -> Failure {

@@ -77,6 +77,12 @@ impl VerbCall {
         VerbCall { arguments, working_dir: working_dir.into_os_string().into_vec() }
     }
 
+    /// A verb with its arguments, to be carried out in a directory.
+    pub fn of(arguments: &[&str], working_dir: &Path) -> Self {
+        let arguments = arguments.iter().map(|argument| argument.as_bytes().to_vec()).collect();
+        VerbCall { arguments, working_dir: working_dir.as_os_str().as_bytes().to_vec() }
+    }
+
     /// The arguments behind the program's name.
     pub fn arguments(&self) -> impl Iterator<Item = &OsStr> {
         self.arguments.iter().map(|argument| OsStr::from_bytes(argument))
