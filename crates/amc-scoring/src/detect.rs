@@ -88,6 +88,7 @@ pub fn detect(
                 found.call_facts(&calls, configs);
                 found.measured_facts(&calls, limits);
                 found.key_facts(&calls);
+                found.egress_facts();
                 found.trace_facts(correlated.by_session.get(position).map_or(&[], Vec::as_slice));
             }
             SessionPurpose::Test => found.test_facts(sessions),
@@ -347,6 +348,20 @@ impl<'a> Found<'_, 'a, '_> {
         })
     }
 
+    /// What the egress proxy saw. That nothing else was possible is not said here: a proxy that an
+    /// agent may pass by denies nothing, so `egress.default_deny` comes with the sandbox.
+    fn egress_facts(&mut self) {
+        let all = self.session.records.iter().copied();
+        let blocked: Vec<_> = egress_blocked(self.session).collect();
+        let tunnels: Vec<_> = all.filter(|record| matches!(record.fields, Some(Fields::EgressTunnel(_)))).collect();
+        match (blocked.as_slice(), tunnels.as_slice()) {
+            ([], []) => {}
+            ([], [only]) => self.add("egress.allowed_only", true, &[only]),
+            ([], [first, .., last]) => self.add("egress.allowed_only", true, &[first, last]),
+            (blocked, _) => self.add("egress.allowed_only", false, blocked),
+        }
+    }
+
     fn trace_facts(&mut self, lines: &[Judged<'a>]) {
         for line in lines {
             let id = match line.about {
@@ -362,6 +377,20 @@ impl<'a> Found<'_, 'a, '_> {
             }
         }
     }
+}
+
+/// The connections that the egress proxy refused in this session.
+pub fn egress_blocked<'a>(session: &Session<'a>) -> impl Iterator<Item = &'a EventRecord> {
+    let all = session.records.iter().copied();
+    all.filter(|record| matches!(record.fields, Some(Fields::EgressBlocked(_))))
+}
+
+/// Hosts that the agent reached through the egress proxy in this session.
+pub fn egress_hosts<'a>(session: &Session<'a>) -> impl Iterator<Item = &'a str> {
+    session.records.iter().copied().filter_map(|record| match &record.fields {
+        Some(Fields::EgressTunnel(tunnel)) => Some(tunnel.host.as_str()),
+        _ => None,
+    })
 }
 
 /// Whether two sessions were open at the same time.

@@ -65,7 +65,7 @@ facts! {
     "document.incident_review" 1 "a review of an incident is on record",
     "document.risk_assessment" 1 "a risk assessment is on record",
     "document.runbook" 1 "a runbook is on record",
-    "egress.allowed_only" 0 "every tunnel of the session was on the allow-list",
+    "egress.allowed_only" 1 "every connection that the agent tried through the proxy was on the allow-list",
     "egress.default_deny" 0 "the session ran with default deny",
     "error_rate.session" 1 "the session's share of failed calls stayed within the bank's limit",
     "latency.session" 1 "first bytes came within the bank's limit",

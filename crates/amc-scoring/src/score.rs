@@ -118,6 +118,7 @@ impl Run<'_> {
             config_broken: !self.configs.broken().is_empty(),
             cherry_picking: missing > 0 || self.any_session(is_unsealed),
             route_past_gateway: own_keys
+                || self.calls_past_gateway()
                 || self.any_session(|session| session.provider_key_reached() && !session.before_epoch),
             llm_evidence: !upstreams.is_empty(),
             correlation_bp: self.correlated.ratio_bp(),
@@ -137,6 +138,7 @@ impl Run<'_> {
             bad_receipts: self.correlated.bad_receipts,
             correlation_low: now.correlation_bp.is_some_and(|ratio_bp| ratio_bp < RATIO_BP_MIN),
             llm_evidence_missing: self.correlated.unseen_sessions,
+            egress_blocked: self.egress_findings(),
             ..Counts::default()
         };
         let (integrity_bp, breakdown) = integrity(self.coverage_bp(), &counts, log_fails);
@@ -332,6 +334,40 @@ impl Run<'_> {
         count
     }
 
+    /// Whether the agent reached a provider's own host through the egress proxy, past the gateway.
+    fn calls_past_gateway(&self) -> bool {
+        let providers: BTreeSet<&str> = self
+            .evidence
+            .iter()
+            .filter_map(|record| match &record.fields {
+                Some(Fields::GatewayStarted(started)) => Some(&started.providers),
+                _ => None,
+            })
+            .flatten()
+            .filter_map(|(_, base_url)| host_of(base_url))
+            .collect();
+        let work = self.sessions.list.iter().filter(|session| session.is_work());
+        work.flat_map(detect::egress_hosts).any(|host| providers.contains(host))
+    }
+
+    /// Findings about connections that the egress proxy refused; their number.
+    fn egress_findings(&mut self) -> u64 {
+        let mut count = 0;
+        for session in self.sessions.list.iter().filter(|session| session.is_work()) {
+            let blocked: Vec<u64> = detect::egress_blocked(session).map(|record| record.event.index).collect();
+            let Some(first) = blocked.first() else { continue };
+            count += blocked.len() as u64;
+            let what = format!(
+                "the agent of session {} (number {}) tried {} connection(s) that are not allowed; the events say which",
+                session.id,
+                session.open.number,
+                blocked.len()
+            );
+            self.findings.push(Finding::warn(FindingCode::NetworkEgressBlocked, format!("evidence#{first}"), what));
+        }
+        count
+    }
+
     /// Findings about keys of its own that the agent sent; whether there were any.
     fn key_findings(&mut self) -> bool {
         let in_sessions = self.sessions.list.iter().filter(|session| session.is_work()).flat_map(detect::own_keys);
@@ -497,6 +533,19 @@ fn standing(session: &Session<'_>) -> Standing {
         sandboxed: session.sandboxed,
         outside: false,
     }
+}
+
+/// The host of a base URL, without user, port and path.
+fn host_of(base_url: &str) -> Option<&str> {
+    let (_, rest) = base_url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    let end = if host.starts_with('[') {
+        host.find(']').map_or(host.len(), |end| end + 1)
+    } else {
+        host.find(':').unwrap_or(host.len())
+    };
+    Some(&host[..end])
 }
 
 /// Whether the session has no seal after a day, and that counts.

@@ -51,6 +51,7 @@ fn a_good_session_passes_everything_that_is_collected() {
         let lines = [TraceAbout::LlmResult, TraceAbout::VerificationStep].map(|about| line(&world, about, answer));
         world.trace(&bot, session, lines.to_vec());
     }
+    world.say(&bot, session, Tier::Observed, tunnel("example.com"));
     world.exit(&bot, session, 0);
     world.seal(&bot, session, SessionOutcome::Sealed);
     world.test_session(0);
@@ -295,4 +296,65 @@ fn tiers_are_those_that_the_channel_can_carry() {
         let exchange = report.facts.iter().find(|fact| fact.fact == "llm.exchange").unwrap();
         assert_eq!(exchange.best_tier, stands, "{said} without attestation or posture");
     }
+}
+
+pub(crate) fn tunnel(host: &str) -> EgressTunnel {
+    EgressTunnel {
+        lease: amc_core::LeaseId::new("lease-00112233445566aa").unwrap(),
+        method: EgressMethod::Connect,
+        host: host.into(),
+        port: 443,
+        address: "192.0.2.1".into(),
+        server_name: Some(host.into()),
+        sent_len: 1,
+        received_len: 1,
+        duration_us: 1,
+    }
+}
+
+#[test]
+fn connections_through_the_egress_proxy() {
+    let with = |tunnels: u64, blocked: u64| {
+        inside(|world, session| {
+            let bot = world.agent.clone();
+            world.call(&bot, session, &Call::default());
+            for _ in 0..tunnels {
+                world.say(&bot, session, Tier::Observed, tunnel("example.com"));
+            }
+            for _ in 0..blocked {
+                let EgressTunnel { lease, method, host, port, .. } = tunnel("evil.example");
+                let reason = EgressRefusal::NotAllowed;
+                world.say(&bot, session, Tier::Observed, EgressBlocked { lease, method, host, port, reason });
+            }
+        })
+    };
+    assert_eq!(of(&with(0, 0), "egress.allowed_only"), (0, 0));
+    assert_eq!(of(&with(3, 0), "egress.allowed_only"), (1, 0));
+    let report = with(3, 2);
+    assert_eq!(of(&report, "egress.allowed_only"), (0, 1));
+    let penalty = |report: &Report| {
+        let row = report.integrity.penalties.iter().find(|row| row.rule == "egress_blocked").unwrap();
+        row.penalty_bp
+    };
+    assert_eq!(penalty(&report), 600);
+    assert_eq!(penalty(&with(0, 9)), 1_500, "at most");
+    assert!(crate::world::has(&report, amc_core::FindingCode::NetworkEgressBlocked));
+}
+
+#[test]
+fn a_tunnel_to_a_provider_is_a_route_past_the_gateway() {
+    let caps = |host: &str| {
+        let mut world = World::new();
+        world.started("https://api.provider.example:443/v1");
+        world.next_day();
+        let bot = world.agent.clone();
+        let session = world.open(&bot, SessionPurpose::Agent);
+        world.call(&bot, session, &Call::default());
+        world.say(&bot, session, Tier::Observed, tunnel(host));
+        world.seal(&bot, session, SessionOutcome::Sealed);
+        let report = world.score(&shipped(), 14);
+        report.questions.iter().any(|question| question.caps.iter().any(|cap| cap.rule == "route_past_gateway"))
+    };
+    assert!(caps("api.provider.example"));
+    assert!(!caps("files.provider.example"));
 }
