@@ -6,16 +6,50 @@ use std::io::Read;
 use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, LogOpened, Role};
 use amc_core::{Digest, Finding, FindingCode};
 use amc_crypto::merkle::verify_multiproof;
-use amc_crypto::{CosignedCheckpoint, Note, TrustPolicy, Unverified, Verified, VerifierKey};
-use amc_evidence::{EventTrust, KeyHistory, VerifiedEvent, verify as events};
+use amc_crypto::trust::CheckAll;
+use amc_crypto::{Check, CosignedCheckpoint, Note, TrustPolicy, Unverified, Verified, VerifierKey};
+use amc_evidence::{EventRecord, EventTrust, KeyHistory, SignedEvent, VerifiedEvent, verify as events};
 
 use super::Stop;
 use crate::records::{EventRecords, RecordError, read_proof};
 
 /// After this many bad events of one log nobody learns more from the next.
-const BAD_EVENTS_MAX: usize = 20;
+const BAD_EVENTS_MAX: u64 = 20;
 
-/// The verified events of one log.
+/// Signatures that are decided together; more gain little and hold more bytes at a time.
+const BATCH: usize = 256;
+
+/// How far the reading of one log has come.
+#[derive(Default)]
+struct Tally {
+    at: u64,
+    bad: u64,
+}
+
+/// Verifies an event and lets go of its bytes: what scoring reads is decoded, and a bundle may have very many.
+struct LeanTrust<'a>(EventTrust<'a>);
+
+fn lean(mut record: EventRecord) -> EventRecord {
+    record.signed.body = Vec::new();
+    record
+}
+
+impl Check<SignedEvent> for LeanTrust<'_> {
+    type Output = EventRecord;
+    type Error = events::VerifyError;
+
+    fn check(&self, signed: SignedEvent) -> Result<EventRecord, events::VerifyError> {
+        self.0.check(signed).map(lean)
+    }
+}
+
+impl CheckAll<SignedEvent> for LeanTrust<'_> {
+    fn check_all(&self, values: Vec<SignedEvent>) -> Vec<Result<EventRecord, events::VerifyError>> {
+        self.0.check_all(values).into_iter().map(|decided| decided.map(lean)).collect()
+    }
+}
+
+/// The verified events of one log; their bytes are gone.
 #[derive(Debug)]
 pub(super) struct LogEvents {
     /// The log's pinned key, whose name is the origin.
@@ -58,31 +92,62 @@ impl LogEvents {
     /// Reads and verifies all records.
     pub(super) fn read(&mut self, source: &mut dyn Read, findings: &mut Vec<Finding>) -> Result<(), Stop> {
         let mut records = EventRecords::new(source);
-        let mut bad = 0;
-        let mut at = 0u64;
+        let mut tally = Tally::default();
         loop {
-            let signed = match records.next_event() {
-                Ok(Some(signed)) => signed,
-                Ok(None) => break,
-                Err(RecordError::Read(error)) => return Err(Stop::Read(error)),
-                Err(error) => return Err(Stop::malformed(self.member, error.to_string())),
-            };
-            let verified = Unverified::new(signed).verify(&EventTrust { origin: self.pinned.name(), keys: &self.keys });
-            match verified {
-                Ok(record) => self.take(record, findings)?,
-                Err(error) => {
-                    findings.push(self.bad_event(at, &error));
-                    bad += 1;
+            let mut batch = Vec::with_capacity(BATCH);
+            let mut end = None;
+            while batch.len() < BATCH && end.is_none() {
+                match records.next_event() {
+                    Ok(Some(signed)) => batch.push(Unverified::new(signed)),
+                    Ok(None) => end = Some(Ok(())),
+                    Err(RecordError::Read(error)) => end = Some(Err(Stop::Read(error))),
+                    Err(error) => end = Some(Err(Stop::malformed(self.member, error.to_string()))),
                 }
             }
-            if bad == BAD_EVENTS_MAX {
-                let what = format!("{bad} events do not verify; the rest was not looked at");
-                let code = FindingCode::EventSignatureInvalid;
-                return Err(Stop::Finding(Finding::error(code, self.member, what)));
+            self.take_batch(batch, &mut tally, findings)?;
+            if let Some(end) = end {
+                end?;
+                break;
             }
-            at += 1;
         }
         self.check_opening(findings);
+        Ok(())
+    }
+
+    /// Signatures are decided together, in the order of the log; where one of the events brings a new key, those
+    /// after it are decided again under that.
+    fn take_batch(
+        &mut self,
+        mut batch: Vec<Unverified<SignedEvent>>,
+        tally: &mut Tally,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Stop> {
+        while !batch.is_empty() {
+            let trust = LeanTrust(EventTrust { origin: self.pinned.name(), keys: &self.keys });
+            let decided = Unverified::verify_all(batch.clone(), &trust);
+            let keys_before = self.keys.spans().len();
+            let mut done = 0;
+            for verified in decided {
+                done += 1;
+                match verified {
+                    Ok(record) => self.take(record, findings)?,
+                    Err(error) => {
+                        findings.push(self.bad_event(tally.at, &error));
+                        tally.bad += 1;
+                    }
+                }
+                if tally.bad == BAD_EVENTS_MAX {
+                    let what = format!("{} events do not verify; the rest was not looked at", tally.bad);
+                    let code = FindingCode::EventSignatureInvalid;
+                    return Err(Stop::Finding(Finding::error(code, self.member, what)));
+                }
+                tally.at += 1;
+                if self.keys.spans().len() != keys_before {
+                    break;
+                }
+            }
+            batch.drain(..done);
+        }
         Ok(())
     }
 

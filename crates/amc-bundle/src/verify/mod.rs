@@ -200,7 +200,8 @@ pub fn verify(source: impl Read, policy: &TrustPolicy) -> Result<BundleVerdict, 
     verify_and_find(source, policy, |_| false).map(|(verdict, _)| verdict)
 }
 
-/// The same, and the first evidence event that `wanted` says yes to, where the bundle verified.
+/// The same, and the first evidence event that `wanted` says yes to, where the bundle verified. It is
+/// decoded; its bytes are not kept.
 ///
 /// # Errors
 /// [`VerifyError`] when the bytes cannot be read.
