@@ -5,6 +5,7 @@ use amc_crypto::dsse::{Envelope, StatementTrust};
 use amc_crypto::jws::{Receipt, ReceiptTrust};
 use amc_crypto::merkle::{self, MemoryTree};
 use amc_crypto::note::{KeyKind, NoteSignature, VerifierKey};
+use amc_crypto::proof::{ProofTrust, TlogProof};
 use amc_crypto::witness::{AddCheckpoint, decimal, parse_cosignatures};
 use amc_crypto::{Checkpoint, Note, PredicateType, PublicKey, Statement, TrustPolicy, Unverified, sha256};
 
@@ -69,6 +70,18 @@ pub(crate) fn proof(data: &[u8]) {
     let _ = merkle::verify_multiproof(&[size.saturating_sub(2)], &proven[..1], size, &given, &root);
     let held = merkle::verify_multiproof(&indices, &proven, leaves, &given, &root).is_ok();
     assert!(!held || given == path, "a tree has one multiproof of these leaves");
+}
+
+/// A proof file is spelt in one way only, and holds for the three events of the vector's log at their places.
+pub(crate) fn tlog_proof(data: &[u8]) {
+    let Ok(proof) = TlogProof::parse(data) else { return };
+    assert_eq!(proof.to_text().as_bytes(), data, "a proof that parses is written as it was read");
+    let policy = TrustPolicy::parse(format!("log {LOG}\nquorum none\n").as_bytes()).expect("the vector's own key");
+    if let Ok(proven) = Unverified::new(proof).verify(&ProofTrust { policy: &policy, quorum: true }) {
+        let events: [&[u8]; 3] = [b"one", b"two", b"three"];
+        let at = usize::try_from(proven.index).expect("below three");
+        assert_eq!(proven.body, events[at], "the log holds three events");
+    }
 }
 
 /// A policy that parses gives keys that read back, and judges any note without panic.

@@ -5,7 +5,9 @@
 
 use crate::boundary::{self, Profile};
 use crate::workspace::{self, Workspace, cargo};
-use crate::{Failure, browser, clients, docs, fuzz, process, quickstart, stage, strangers, suite, tidy, tools};
+use crate::{
+    Failure, bank_lint, browser, clients, docs, fuzz, process, quickstart, stage, strangers, suite, tidy, tools,
+};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,8 @@ const STEPS: &[Step] = &[
     Step { name: "quickstart", run: quickstart },
     Step { name: "clients", run: |_| clients::command(&[]) },
     Step { name: "strangers", run: |_| strangers::command(&[]) },
+    Step { name: "fuzz-log", run: |_| fuzz::command(&["--log".into()]) },
+    Step { name: "bank-lint", run: |_| bank_lint::command(&[]) },
     Step { name: "browser", run: |_| browser::command(&[]) },
     Step { name: "docs", run: |_| docs::command(&[]) },
 ];

@@ -1,9 +1,9 @@
-//! `cargo xtask fuzz [--seconds N] [TARGET]`: the fuzz targets, each for some seconds, from their seeds.
+//! `cargo xtask fuzz [--seconds N] [--log] [TARGET]`: the fuzz targets, each for some seconds, from their seeds.
 //!
-//! With a nightly toolchain and cargo-fuzz (installed by pinned version when it is missing) libFuzzer looks for inputs
-//! that reach new code. Without a nightly toolchain the same functions run over the seeds and fixed mutations of them,
-//! and the text says that this is all that was done. What libFuzzer finds of interest stays under the target directory
-//! and is where the next run begins; seeds are committed by hand.
+//! libFuzzer looks for inputs that reach new code, so a nightly toolchain is needed; where there is none it is
+//! installed. All targets are one binary. `--log` builds and runs only those of what a log is made of, in a third of
+//! the time. What libFuzzer finds of interest stays under the target directory and is where the next run begins; seeds
+//! are committed by hand.
 
 use crate::workspace::{self, Workspace};
 use crate::{Failure, process, tools};
@@ -12,8 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The version of cargo-fuzz that the targets are built with.
-const CARGO_FUZZ: &str = "0.13.2";
 /// A second each is enough to go through the seeds and many times around them; a night finds more.
 const SECONDS: u32 = 2;
 /// No target needs more for any input within its bounds.
@@ -23,8 +21,18 @@ const INPUT_SECONDS: u32 = 10;
 /// What libFuzzer takes beside the time it is given, on a busy machine.
 const GRACE_SECONDS: u64 = 120;
 
+/// What has the compiler count which code an input reaches, in the form that libFuzzer reads.
+const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=256";
+
+/// Targets that need the log's crates alone; a test of the fuzz workspace holds the corpus against the targets.
+const OF_LOGS: [&str; 10] =
+    ["checkpoint", "envelope", "event", "policy", "proof", "receipt", "segment", "tile", "tlog_proof", "witness"];
+
 struct Plan {
     seconds: u32,
+    log_only: bool,
     target: Option<String>,
 }
 
@@ -36,19 +44,16 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
     let plan = plan(args)?;
     let workspace = Workspace::read(&workspace::root())?;
     let dir = workspace.root.join("fuzz");
-    let targets = targets(&dir, plan.target.as_deref())?;
+    let mut targets = targets(&dir, plan.target.as_deref())?;
+    if plan.log_only {
+        targets.retain(|name| OF_LOGS.contains(&name.as_str()));
+    }
     // The same versions as the product's; what the fuzz workspace adds is pinned in its manifest.
     fs::copy(workspace.root.join("Cargo.lock"), dir.join("Cargo.lock"))?;
-    if !tools::answers(&["rustup", "run", "nightly", "cargo", "--version"]) {
-        println!("SKIPPED: fuzz: no nightly toolchain (rustup toolchain install nightly); seeds and mutations only");
-        return process::pass_through(workspace::cargo(&dir).args(["test", "--lib", "--quiet"]));
-    }
-    provide_cargo_fuzz(&workspace.root)?;
+    provide_nightly()?;
     let started = Instant::now();
-    // The targets hold no unsafe code, so what a sanitizer would find is not there, and without one they run faster.
-    process::pass_through(nightly(&dir).args(["fuzz", "build"]).args(FLAGS))?;
+    let built = build(&dir, plan.log_only)?;
     println!("built {} targets in {:.0} s", targets.len(), started.elapsed().as_secs_f64());
-    let built = dir.join("target").join(host()?).join("release");
     let mut failed = Vec::new();
     for target in &targets {
         if let Err(failure) = fuzz(&dir, &built, target, plan.seconds) {
@@ -63,7 +68,19 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
     Err(Failure::new(format!("faults in {}; the inputs are under fuzz/artifacts/", failed.join(", "))))
 }
 
-const FLAGS: [&str; 4] = ["--sanitizer", "none", "--features", "libfuzzer"];
+/// Builds the binary with coverage. The targets hold no unsafe code, so what a sanitizer would find is not there, and
+/// without one they run faster.
+fn build(dir: &Path, log_only: bool) -> Result<PathBuf, Failure> {
+    let host = host()?;
+    let mut command = nightly(dir);
+    command.args(["build", "--release", "--bin", "fuzz", "--target", &host, "--features", "libfuzzer"]);
+    // A target directory of its own, so that neither build undoes the other.
+    let target = dir.join(if log_only { "target/log" } else { "target/all" });
+    command.args(if log_only { &["--no-default-features"][..] } else { &[] });
+    command.arg("--target-dir").arg(&target).env("RUSTFLAGS", COVERAGE);
+    process::pass_through(&mut command)?;
+    Ok(target.join(host).join("release/fuzz"))
+}
 
 fn fuzz(dir: &Path, built: &Path, target: &str, seconds: u32) -> Result<(), Failure> {
     let temporary = dir.join("target/tmp");
@@ -72,8 +89,8 @@ fn fuzz(dir: &Path, built: &Path, target: &str, seconds: u32) -> Result<(), Fail
     for dir in [&temporary, &grown, &artifacts] {
         fs::create_dir_all(dir)?;
     }
-    let mut command = Command::new(built.join(target));
-    command.current_dir(dir).env("TMPDIR", &temporary);
+    let mut command = Command::new(built);
+    command.current_dir(dir).env("TMPDIR", &temporary).env("AMC_FUZZ_TARGET", target);
     // New inputs go to the first directory; the others are only read.
     command.arg(&grown).arg(dir.join("corpus").join(target));
     if target == "bundle" {
@@ -91,12 +108,11 @@ fn fuzz(dir: &Path, built: &Path, target: &str, seconds: u32) -> Result<(), Fail
     ended.success().map(drop)
 }
 
-/// The names of the targets: the files of `fuzz_targets/`.
+/// The names of the targets: the directories of `corpus/`.
 fn targets(dir: &Path, named: Option<&str>) -> Result<Vec<String>, Failure> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(dir.join("fuzz_targets"))? {
-        let path: PathBuf = entry?.path();
-        names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+    for entry in fs::read_dir(dir.join("corpus"))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
     }
     names.sort();
     match named {
@@ -107,14 +123,16 @@ fn targets(dir: &Path, named: Option<&str>) -> Result<Vec<String>, Failure> {
 }
 
 fn plan(args: &[String]) -> Result<Plan, Failure> {
-    let mut plan = Plan { seconds: SECONDS, target: None };
+    let mut plan = Plan { seconds: SECONDS, log_only: false, target: None };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         if arg == "--seconds" {
             let seconds = args.next().and_then(|number| number.parse().ok()).filter(|seconds| *seconds > 0);
             plan.seconds = seconds.ok_or_else(|| Failure::new("--seconds takes a whole number from 1 on"))?;
+        } else if arg == "--log" {
+            plan.log_only = true;
         } else if arg.starts_with('-') || plan.target.is_some() {
-            return Err(Failure::new(format!("fuzz takes [--seconds N] [TARGET], not `{arg}`")));
+            return Err(Failure::new(format!("fuzz takes [--seconds N] [--log] [TARGET], not `{arg}`")));
         } else {
             plan.target = Some(arg.clone());
         }
@@ -122,16 +140,19 @@ fn plan(args: &[String]) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-fn provide_cargo_fuzz(root: &Path) -> Result<(), Failure> {
-    if tools::answers(&["cargo-fuzz", "--version"]) {
+/// Coverage is an unstable part of the compiler.
+fn provide_nightly() -> Result<(), Failure> {
+    if tools::answers(&["rustup", "run", "nightly", "cargo", "--version"]) {
         return Ok(());
     }
-    println!("cargo-fuzz: installing {CARGO_FUZZ}");
-    let mut install = workspace::cargo(root);
-    process::pass_through(install.args(["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ]))
+    println!("fuzz: installing the nightly toolchain");
+    let mut install = Command::new("rustup");
+    install.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
+    process::pass_through(&mut install)
+        .map_err(|failure| failure.during("fuzzing needs a nightly toolchain (rustup toolchain install nightly)"))
 }
 
-/// The triple that cargo-fuzz builds for.
+/// The triple of this machine.
 fn host() -> Result<String, Failure> {
     let mut rustc = Command::new("rustup");
     rustc.args(["run", "nightly", "rustc", "-vV"]);
@@ -163,10 +184,17 @@ mod tests {
         let all = plan(&[]).expect("all targets");
         assert_eq!((all.seconds, all.target), (SECONDS, None));
         let one = plan(&words("--seconds 60 event")).expect("one target");
-        assert_eq!((one.seconds, one.target.as_deref()), (60, Some("event")));
+        assert_eq!((one.seconds, one.log_only, one.target.as_deref()), (60, false, Some("event")));
+        assert!(plan(&words("--log")).expect("the log's").log_only);
         for bad in ["--seconds", "--seconds 0", "--seconds x", "--second 1", "event tile"] {
             assert!(plan(&words(bad)).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_logs_targets_exist() {
+        let all = targets(&workspace::root().join("fuzz"), None).expect("the directory is there");
+        assert!(OF_LOGS.iter().all(|name| all.iter().any(|own| own == name)), "{all:?}");
     }
 
     #[test]

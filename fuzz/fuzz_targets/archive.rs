@@ -1,4 +1,0 @@
-//! libFuzzer's entry to the target `archive`; what it does stands in the library.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| amc_fuzz::run("archive", data));
