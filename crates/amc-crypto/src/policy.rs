@@ -126,9 +126,12 @@ impl TrustPolicy {
         keys
     }
 
-    /// Every key that the logs of a role had, pinned and learned.
-    pub fn keys_of_role(&self, role: Role) -> Vec<PublicKey> {
-        let logs = self.logs.iter().chain(&self.successors).filter(|key| role_of_origin(key.name()) == Some(role));
+    /// Every key that the logs of a role in a workspace had, pinned and learned.
+    pub fn keys_of_role(&self, workspace: &str, role: Role) -> Vec<PublicKey> {
+        let ours = |key: &&VerifierKey| {
+            role_of_origin(key.name()) == Some(role) && workspace_of_origin(key.name()) == workspace
+        };
+        let logs = self.logs.iter().chain(&self.successors).filter(ours);
         let mut keys = Vec::new();
         for key in logs.flat_map(|log| self.log_keys(log.name())) {
             if !keys.contains(&key) {

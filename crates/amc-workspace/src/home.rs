@@ -233,8 +233,8 @@ impl Home {
     /// # Errors
     /// [`HomeError::NotPinned`] when the policy has none.
     pub fn auditor_keys(&self, policy: &TrustPolicy) -> Result<Vec<PublicKey>, HomeError> {
-        self.pinned_log(policy, Role::Auditor)?;
-        Ok(policy.keys_of_role(Role::Auditor))
+        let pinned = self.pinned_log(policy, Role::Auditor)?;
+        Ok(policy.keys_of_role(policy::workspace_of_origin(pinned.name()), Role::Auditor))
     }
 }
 

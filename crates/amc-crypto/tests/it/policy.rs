@@ -110,6 +110,8 @@ fn a_checkpoint_is_signed_by_the_key_of_its_last_event() {
     assert!(accepts(&policy, note(&next, &[&roles.auditor])));
     assert!(Unverified::new(note(&roles.evidence, &[&roles.auditor])).verify(&policy).is_err());
     assert_eq!(policy.log_keys("acme/evidence"), [roles.evidence.public(), next.public()]);
+    assert_eq!(policy.keys_of_role("acme", Role::Monitor), [roles.evidence.public(), next.public()]);
+    assert_eq!(policy.keys_of_role("other", Role::Monitor), [], "another workspace's keys are never ours");
     // A history that does not begin at the pinned key teaches nothing.
     let mut policy = parse(&policy_of_init(&roles));
     policy.learn_log_keys("acme/evidence", &[(0, next.public()), (1, next.public())]);
