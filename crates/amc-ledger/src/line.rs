@@ -343,8 +343,16 @@ fn take_state(states: &mut BTreeMap<String, CosignedState>, policy: &TrustPolicy
     }
 }
 
-/// Notes with outside cosignatures that were kept beside a log.
-fn outside_notes(dir: &Path) -> Result<Vec<Note>, ReadError> {
+/// The name under which a checkpoint of this size is kept in [`WITNESSED_DIR`].
+pub fn witnessed_name(size: u64) -> String {
+    format!("{size:020}")
+}
+
+/// Notes with outside cosignatures that were kept beside a log, nothing of them verified.
+///
+/// # Errors
+/// [`ReadError`] when the directory cannot be read.
+pub fn outside_notes(dir: &Path) -> Result<Vec<Note>, ReadError> {
     let files = Files::on_disk(dir);
     let kept = files.names(WITNESSED_DIR)?.into_iter().rev().take(WITNESSED_MAX);
     let paths = kept.map(|name| format!("{WITNESSED_DIR}/{name}")).chain([COSIGNED_FILE.to_owned()]);

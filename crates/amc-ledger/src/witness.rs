@@ -9,7 +9,7 @@ use amc_core::{Digest, Tier};
 use amc_crypto::checkpoint::CheckpointError;
 use amc_crypto::merkle::{self, ProofError};
 use amc_crypto::signer::{Cosigner, SignError};
-use amc_crypto::{Note, TrustPolicy};
+use amc_crypto::{Checkpoint, Note, TrustPolicy};
 use amc_evidence::Draft;
 
 use crate::error::{AppendError, ReadError};
@@ -67,15 +67,23 @@ impl Submission {
     /// # Errors
     /// [`WitnessError::NotTheSame`] when the log is smaller than that, or what reading found.
     pub fn from_log(log: &LogReader, old_size: u64) -> Result<Self, WitnessError> {
-        let size = log.size();
-        if size < old_size {
-            return Err(WitnessError::NotTheSame { origin: log.checkpoint().origin.clone(), known: old_size });
+        Self::of_note(log, log.latest_checkpoint(), old_size)
+    }
+
+    /// A checkpoint of that log that is not larger than the published one, with the proof from `old_size`.
+    ///
+    /// # Errors
+    /// As [`Submission::from_log`], and when the note is no such checkpoint.
+    pub fn of_note(log: &LogReader, note: &Note, old_size: u64) -> Result<Self, WitnessError> {
+        let Checkpoint { origin, size, .. } = Checkpoint::parse(note.text())?;
+        if size < old_size || size > log.size() || origin != log.checkpoint().origin {
+            return Err(WitnessError::NotTheSame { origin, known: old_size });
         }
         let proof = match old_size {
             0 => Vec::new(),
             old_size => merkle::consistency_proof(&log.tree()?, old_size, size)?,
         };
-        Ok(Submission { note: log.latest_checkpoint().clone(), old_size, proof })
+        Ok(Submission { note: note.clone(), old_size, proof })
     }
 }
 

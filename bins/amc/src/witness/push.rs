@@ -1,6 +1,6 @@
 //! `witness push`: asks the outside witnesses that the trust policy names with a URL for cosignatures of the newest
-//! checkpoint, and keeps the cosigned note beside the log. Only lines that verify under the pinned key are kept, so
-//! nobody has to trust this process.
+//! checkpoint, and of the newest one that the other role cosigned, since a quorum is asked of one checkpoint. The notes
+//! are kept beside the log. Only lines that verify under the pinned key are kept, so nobody has to trust this process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,19 +12,20 @@ use amc_crypto::policy::Witness;
 use amc_crypto::witness::{AddCheckpoint, decimal, parse_cosignatures};
 use amc_crypto::{Checkpoint, CosignedCheckpoint, Note, TrustPolicy};
 use amc_ledger::LogReader;
+use amc_ledger::line::{
+    self, COSIGNED_FILE, Statements, WITNESSED_DIR, gather, line_of, outside_notes, witnessed_name,
+};
 use amc_ledger::witness::Submission;
 use amc_workspace::home;
 use amc_workspace::{Answer, Failure, Opening};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::WhichLogs;
 
 use super::{ADD_CHECKPOINT, SIZE_TYPE};
 
-/// The newest checkpoint with outside cosignatures, in the log's directory; a proof by itself.
-const COSIGNED_FILE: &str = "cosigned";
 /// A witness that takes longer is asked again at the next push.
 const ANSWERS: Duration = Duration::from_secs(30);
 /// The first try may meet a size, the second somebody else's; a third conflict is a fault.
@@ -46,24 +47,33 @@ pub(crate) fn push(opening: &Opening, logs: WhichLogs) -> Result<Answer, Failure
     let here = roles.into_iter().map(|role| home.log(role)).filter(|dir| dir.is_dir());
     let client = client()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::unable)?;
+    let policy = line::learned(&policy, &home.log(Role::Monitor), &home.log(Role::Auditor)).map_err(Failure::wrong)?;
+    let dirs = [Role::Monitor, Role::Auditor].map(|role| line_of(&home.log(role), role)).concat();
+    let statements = gather(&policy, &dirs).map_err(Failure::wrong)?;
     let (mut pushed, mut text, mut failed) = (Vec::new(), String::new(), Vec::new());
     for dir in here {
         let log = LogReader::open(&dir).map_err(Failure::wrong)?;
-        let mut kept = Kept::load(&dir, &log, &policy)?;
+        let mut kept = Kept::load(&dir, &log, &policy, &statements)?;
         let origin = log.checkpoint().origin.clone();
         for witness in &outside {
-            let asked = runtime.block_on(ask(&client, witness, &log, &kept));
-            let told: Value = match asked.and_then(|note| kept.take(witness, &note)) {
-                Ok(time_s) => {
-                    text += &format!("{} cosigned {origin} at size {}\n", witness.name, log.size());
-                    json!({ "log": origin, "witness": witness.name, "size": log.size(), "time_s": time_s })
-                }
-                Err(why) => {
-                    failed.push(format!("{} did not cosign {origin}: {why}", witness.name));
+            let mut known = kept.size_of(witness);
+            for at in 0..kept.notes.len() {
+                let (size, newest) = (kept.notes[at].size, at + 1 == kept.notes.len());
+                // An older one only where the witness has not gone past it.
+                if !newest && known >= size {
                     continue;
                 }
-            };
-            pushed.push(told);
+                let asked = runtime.block_on(ask(&client, witness, &log, &kept.notes[at].note, known));
+                match asked.and_then(|note| kept.notes[at].take(witness, &note)) {
+                    Ok(time_s) => {
+                        known = size;
+                        text += &format!("{} cosigned {origin} at size {size}\n", witness.name);
+                        pushed.push(json!({ "log": origin, "witness": witness.name, "size": size, "time_s": time_s }));
+                    }
+                    Err(why) if newest => failed.push(format!("{} did not cosign {origin}: {why}", witness.name)),
+                    Err(_) => {}
+                }
+            }
         }
         kept.store(&dir)?;
     }
@@ -82,27 +92,61 @@ pub(crate) fn cosigned(dir: &Path, policy: &TrustPolicy) -> Option<CosignedCheck
 /// What is kept of a log's outside cosignatures.
 struct Kept {
     /// What was kept before, whatever its size.
-    before: Option<Note>,
-    /// The newest checkpoint with what is known of it.
+    before: Vec<Note>,
+    /// The checkpoints that are asked for, the newest last.
+    notes: Vec<Growing>,
+}
+
+/// A checkpoint with what is known of it.
+struct Growing {
+    size: u64,
     note: Note,
     grew: bool,
 }
 
 impl Kept {
-    fn load(dir: &Path, log: &LogReader, policy: &TrustPolicy) -> Result<Self, Failure> {
-        let note = log.latest_checkpoint().clone();
-        policy.check_signatures(note.clone()).map_err(Failure::bad)?;
-        let before = cosigned(dir, policy).map(|cosigned| cosigned.note);
-        let same = before.as_ref().filter(|before| before.text() == note.text()).cloned();
-        Ok(Kept { note: same.unwrap_or(note), before, grew: false })
+    fn load(dir: &Path, log: &LogReader, policy: &TrustPolicy, statements: &Statements) -> Result<Self, Failure> {
+        let newest = log.latest_checkpoint().clone();
+        policy.check_signatures(newest.clone()).map_err(Failure::bad)?;
+        let kept = outside_notes(dir).map_err(Failure::wrong)?;
+        let before: Vec<Note> = kept.into_iter().filter(|note| policy.check_signatures(note.clone()).is_ok()).collect();
+        let Checkpoint { origin, size, .. } = log.checkpoint().clone();
+        let by_role = statements.cosigned(&origin).filter(|state| state.checkpoint.size <= size);
+        let by_role = by_role.max_by_key(|state| state.checkpoint.size).map(|state| state.note.clone());
+        let asked = by_role.filter(|note| note.text() != newest.text()).into_iter().chain([newest]);
+        let growing = |note: Note| {
+            let size = Checkpoint::parse(note.text()).map_or(0, |checkpoint| checkpoint.size);
+            let same = before.iter().find(|before| before.text() == note.text()).cloned();
+            Growing { size, note: same.unwrap_or(note), grew: false }
+        };
+        let notes = asked.map(growing).collect();
+        Ok(Kept { before, notes })
     }
 
     /// Size that this witness is known to have cosigned; 0 where nothing is known.
     fn size_of(&self, witness: &Witness) -> u64 {
-        let signed = self.before.as_ref().filter(|note| matches!(note.verify_cosignature(&witness.key), Ok(Some(_))));
-        signed.and_then(|note| Checkpoint::parse(note.text()).ok()).map_or(0, |checkpoint| checkpoint.size)
+        let signed = self.before.iter().filter(|note| matches!(note.verify_cosignature(&witness.key), Ok(Some(_))));
+        let sizes = signed.filter_map(|note| Checkpoint::parse(note.text()).ok()).map(|checkpoint| checkpoint.size);
+        sizes.max().unwrap_or(0)
     }
 
+    fn store(&self, dir: &Path) -> Result<(), Failure> {
+        for growing in self.notes.iter().filter(|growing| growing.grew) {
+            let kept = dir.join(WITNESSED_DIR);
+            home::make_dir(&kept).map_err(Failure::unable)?;
+            let bytes = growing.note.to_string();
+            home::write_atomic(&kept.join(witnessed_name(growing.size)), bytes.as_bytes()).map_err(Failure::unable)?;
+        }
+        // The newest has a name of its own, for whoever serves it.
+        if let Some(newest) = self.notes.last().filter(|growing| growing.grew) {
+            let bytes = newest.note.to_string();
+            home::write_atomic(&dir.join(COSIGNED_FILE), bytes.as_bytes()).map_err(Failure::unable)?;
+        }
+        Ok(())
+    }
+}
+
+impl Growing {
     /// Takes over the witness's own line, when it verifies.
     fn take(&mut self, witness: &Witness, answer: &Note) -> Result<u64, String> {
         let time_s = answer.verify_cosignature(&witness.key).map_err(|error| error.to_string())?;
@@ -116,22 +160,15 @@ impl Kept {
         }
         Ok(time_s)
     }
-
-    fn store(&self, dir: &Path) -> Result<(), Failure> {
-        if self.grew {
-            home::write_atomic(&dir.join(COSIGNED_FILE), self.note.to_string().as_bytes()).map_err(Failure::unable)?;
-        }
-        Ok(())
-    }
 }
 
 /// The checkpoint with the lines that the witness answered.
-async fn ask(client: &Client, witness: &Witness, log: &LogReader, kept: &Kept) -> Result<Note, String> {
+async fn ask(client: &Client, witness: &Witness, log: &LogReader, note: &Note, known: u64) -> Result<Note, String> {
     let url = witness.url.as_deref().unwrap_or_default();
     let url = format!("{}/{ADD_CHECKPOINT}", url.trim_end_matches('/'));
-    let mut old_size = kept.size_of(witness);
+    let mut old_size = known;
     for _ in 0..TRIES {
-        let submission = Submission::from_log(log, old_size).map_err(|error| error.to_string())?;
+        let submission = Submission::of_note(log, note, old_size).map_err(|error| error.to_string())?;
         let Submission { note, old_size: from, proof } = submission;
         let body = AddCheckpoint { old_size: from, proof, note: note.clone() }.to_text();
         let response = client.post(&url).body(body).send().await.map_err(|error| reason(&error))?;

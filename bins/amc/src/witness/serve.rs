@@ -5,7 +5,7 @@
 //! | 200 | cosigned: the cosignature's line |
 //! | 400 | no such message, or the old size is above the checkpoint's |
 //! | 403 | no signature of the pinned key, or one that does not verify |
-//! | 404 | a log that is not pinned, or a monitor's: no role witnesses logs of its own kind |
+//! | 404 | a log that is not pinned, or this workspace's evidence log: no role witnesses its own |
 //! | 409 | another size was cosigned last: that size, as `text/x.tlog.size` |
 //! | 422 | the checkpoint does not extend what was cosigned |
 //! | 503 | the monitor does not answer, or its log takes nothing |
@@ -68,10 +68,11 @@ fn start(opening: &Opening, listen: SocketAddr) -> Result<(), Failure> {
         let what = "is not a loopback address; put a TLS proxy before the witness, which speaks plain HTTP";
         return Err(Failure::wrong(format!("{listen} {what}")));
     }
-    let (home, policy, _) = opening.workspace()?;
+    let (home, policy, workspace) = opening.workspace()?;
     let monitor = services::connect(&home)?.ok_or_else(|| Failure::unable("no monitor runs; start it: amc up"))?;
     let newest = Mutex::new(cosigned_before(&home)?);
-    let witness = Arc::new(Witness { home, policy, monitor: Mutex::new(Some(monitor)), newest });
+    let workspace = workspace.as_str().to_owned();
+    let witness = Arc::new(Witness { home, policy, workspace, monitor: Mutex::new(Some(monitor)), newest });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::unable)?;
     runtime.block_on(accept(witness, listen)).map_err(|error| Failure::unable(format!("{listen}: {error}")))
 }
@@ -80,6 +81,8 @@ fn start(opening: &Opening, listen: SocketAddr) -> Result<(), Failure> {
 struct Witness {
     home: Home,
     policy: TrustPolicy,
+    /// Whose monitor signs.
+    workspace: String,
     monitor: Mutex<Option<MonitorClient>>,
     /// The newest cosigned note per log, by the hash of its origin.
     newest: Mutex<BTreeMap<String, String>>,
@@ -143,7 +146,7 @@ async fn answer_to(witness: Arc<Witness>, request: Request<Incoming>) -> Result<
 
 impl Witness {
     fn add_checkpoint(&self, body: &[u8]) -> Response<Full<Bytes>> {
-        let AddCheckpoint { old_size, proof, note } = match examine(&self.policy, body) {
+        let AddCheckpoint { old_size, proof, note } = match examine(&self.policy, &self.workspace, body) {
             Ok(request) => request,
             Err((status, why)) => return response(status, why + "\n"),
         };
@@ -189,7 +192,7 @@ impl Witness {
 }
 
 /// What can be said of a request without the witness's record; the monitor checks the signature again.
-fn examine(policy: &TrustPolicy, body: &[u8]) -> Result<AddCheckpoint, (StatusCode, String)> {
+fn examine(policy: &TrustPolicy, own: &str, body: &[u8]) -> Result<AddCheckpoint, (StatusCode, String)> {
     let refuse = |status, error: &dyn std::fmt::Display| (status, error.to_string());
     let request = AddCheckpoint::parse(body).map_err(|error| refuse(StatusCode::BAD_REQUEST, &error))?;
     let checked = policy.check_signatures(request.note.clone()).map_err(|error| {
@@ -201,8 +204,8 @@ fn examine(policy: &TrustPolicy, body: &[u8]) -> Result<AddCheckpoint, (StatusCo
         refuse(status, &error)
     })?;
     let Checkpoint { origin, size, root } = checked.checkpoint;
-    if policy::role_of_origin(&origin) == Some(Role::Monitor) {
-        return Err((StatusCode::NOT_FOUND, format!("{origin} is a monitor's log, and this witness is a monitor's")));
+    if policy::role_of_origin(&origin) == Some(Role::Monitor) && policy::workspace_of_origin(&origin) == own {
+        return Err((StatusCode::NOT_FOUND, format!("{origin} is the log of this very monitor")));
     }
     if request.old_size > size {
         return Err((StatusCode::BAD_REQUEST, "the old size is above the checkpoint's".into()));
