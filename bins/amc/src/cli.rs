@@ -150,6 +150,11 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: WitnessVerb,
     },
+    /// The manual page of amc, or of one of its verbs.
+    Man {
+        /// A verb, such as `bundle verify`.
+        verb: Vec<String>,
+    },
     /// Completions for a shell.
     Completions {
         /// Which shell.

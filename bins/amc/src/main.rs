@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Witness { verb: WitnessVerb::Serve { listen } } => return witness::serve(&opening, listen, common.json),
         Verb::Witness { verb: WitnessVerb::Push { log } } => ("witness push", witness::push(&opening, log)),
         Verb::Completions { shell } => return completions(shell, common.json),
+        Verb::Man { verb } => ("man", man(&verb)),
         Verb::Up => ("up", services::up(&opening)),
         Verb::Down => ("down", services::down(&opening)),
         Verb::Status => ("status", services::status(&opening)),
@@ -133,6 +134,21 @@ fn run_ledger(opening: &Opening, verb: LedgerVerb) -> (&'static str, Result<Answ
         LedgerVerb::Export { tiles, log } => ("ledger export", ledger::export(opening, log, &tiles)),
         LedgerVerb::Reindex { .. } | LedgerVerb::Succeed { .. } => unreachable!("the log's owner has taken over"),
     }
+}
+
+/// The manual page of `amc`, or of the verb that these words name.
+fn man(words: &[String]) -> Result<Answer, Failure> {
+    let mut command = Cli::command();
+    command.build();
+    for word in words {
+        let found = command.find_subcommand(word).cloned();
+        command = found
+            .ok_or_else(|| Failure::wrong(format!("amc has no verb {:?}; `amc --help` lists them", words.join(" "))))?;
+    }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page).map_err(Failure::unable)?;
+    let page = String::from_utf8(page).map_err(Failure::unable)?;
+    Ok(Answer::new(&serde_json::json!({ "page": page }), page))
 }
 
 fn completions(shell: clap_complete::Shell, json: bool) -> ExitCode {

@@ -213,3 +213,15 @@ fn each_class_of_end_has_its_exit_code() {
     let locked = Answer::from_output(locked.expect("it starts"), "run".to_owned()).ends(3);
     assert_eq!(locked.errors().into_iter().collect::<Vec<_>>(), ["VAULT_LOCKED"]);
 }
+
+#[test]
+fn the_manual_has_a_page_for_amc_and_for_each_verb() {
+    let home = TestHome::new();
+    let page = home.amc(&["man"]).ends(0);
+    for verb in ["wrap", "verify", "bundle", "gate", "ingest", "target"] {
+        assert!(page.text().contains(&format!("amc\\-{verb}(1)")), "{verb}: {page}");
+    }
+    let page = home.json(&["man", "bundle", "verify"]).ends(0).data();
+    assert!(page["page"].as_str().is_some_and(|page| page.contains(".TH amc-bundle-verify")), "{page}");
+    home.json(&["man", "levitate"]).ends(2);
+}
