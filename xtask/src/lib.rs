@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bank_lint;
 pub mod bench;
 pub mod boundary;
 pub mod browser;
@@ -87,8 +88,13 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "fuzz",
-        about: "libFuzzer on every parser, some seconds each [--seconds N] [TARGET]",
+        about: "libFuzzer on every parser, some seconds each [--seconds N] [--log] [TARGET]",
         run: fuzz::command,
+    },
+    Task {
+        name: "bank-lint",
+        about: "whether the question bank is honest: facts, levels and their neighbours [FILE]",
+        run: bank_lint::command,
     },
     Task {
         name: "browser",

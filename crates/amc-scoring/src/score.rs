@@ -139,7 +139,6 @@ impl Run<'_> {
             correlation_low: now.correlation_bp.is_some_and(|ratio_bp| ratio_bp < RATIO_BP_MIN),
             llm_evidence_missing: self.correlated.unseen_sessions,
             egress_blocked: self.egress_findings(),
-            ..Counts::default()
         };
         let (integrity_bp, breakdown) = integrity(self.coverage_bp(), &counts, log_fails);
         let status = if log_fails || unproven { Status::Invalid } else { Status::Valid };

@@ -7,6 +7,8 @@ mod boundary;
 mod detectors;
 mod drift;
 mod gates;
+mod hostile;
+mod lint;
 mod pages;
 mod properties;
 mod reported;

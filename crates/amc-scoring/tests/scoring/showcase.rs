@@ -1,9 +1,10 @@
-//! Three workspaces whose reports show everything that a page can show: one that is INVALID, one
-//! that is VALID with claims, a target, documents, traces, an epoch and an earlier run, and one
-//! whose names are hostile. The golden files and the browser check are made from them.
+//! Workspaces whose reports show everything that a page can show: one that is INVALID, one that is
+//! VALID with claims, a target, documents, traces, an epoch and an earlier run, and one whose names
+//! are hostile. The golden files and the browser check are made from them. The exemplary one makes
+//! every fact that is collected, for the bank's lint.
 
 use amc_core::kinds::*;
-use amc_core::{AgentId, SessionId, Tier};
+use amc_core::{AgentId, LeaseId, SessionId, Tier};
 use amc_scoring::{Bank, Claims, Report, Target};
 
 use crate::world::{Call, World, line, shipped};
@@ -146,4 +147,64 @@ pub(crate) fn hostile() -> Report {
     let reason = "</p><script>alert(3)</script> [x](javascript:y)".into();
     world.note_audit(BoundaryEpoch { agent: bot, from_index: 0, reason });
     world.score(&shipped(), 14)
+}
+
+/// Twenty days of an agent that does everything well that this release can see.
+pub(crate) fn exemplary(bank: &Bank) -> Report {
+    let mut world = World::new();
+    let bot = world.agent.clone();
+    for path in ["agents/bot/gatePolicy.json", "agents/bot/agent.config.yaml", "agents/bot/targets/prod.json"] {
+        world.sign_config(path, 1);
+    }
+    let in_a_year = world.now.wall_ns + 365 * 86_400 * 1_000_000_000;
+    for (ingest_type, name) in IngestType::ALL {
+        let is_document = ingest_type.is_document();
+        let counts = (!is_document).then_some(ResultCounts { passed: 1, failed: 0, skipped: 0 });
+        let index = world.ingest(ingest_type, name.as_bytes(), is_document.then_some(in_a_year), counts);
+        if is_document {
+            world.attest(index, in_a_year);
+        }
+    }
+    for _ in 0..20 {
+        world.next_day();
+        let session = probed_session(&mut world, &bot);
+        world.call(&bot, session, &Call { status: 500, ..Call::default() });
+        for _ in 0..12 {
+            let answer = world.call(&bot, session, &Call::default());
+            let lines = [TraceAbout::LlmResult, TraceAbout::VerificationStep].map(|about| line(&world, about, answer));
+            world.trace(&bot, session, lines.to_vec());
+        }
+        world.say(&bot, session, Tier::Observed, tunnel());
+        world.exit(&bot, session, 0);
+        world.seal(&bot, session, SessionOutcome::Sealed);
+        registered_suite(&mut world);
+        world.cosign();
+    }
+    world.score(bank, 30)
+}
+
+/// A connection through the egress proxy that was allowed.
+fn tunnel() -> EgressTunnel {
+    EgressTunnel {
+        lease: LeaseId::new("lease-00112233445566aa").expect("a lease id"),
+        method: EgressMethod::Connect,
+        host: "files.example".into(),
+        port: 443,
+        address: "192.0.2.1".into(),
+        server_name: Some("files.example".into()),
+        sent_len: 1,
+        received_len: 1,
+        duration_us: 1,
+    }
+}
+
+/// A suite that the signed agent configuration names, passed.
+fn registered_suite(world: &mut World) {
+    let bot = world.agent.clone();
+    let session = world.open(&bot, SessionPurpose::Test);
+    let suite = RegisteredSuite { argv: vec!["agent".into()], artifact: amc_crypto::sha256(b"agent") };
+    let registered = AgentRegistered { config_version: 1, system_prompts: vec![], suites: vec![suite] };
+    world.say(&bot, session, Tier::Observed, registered);
+    world.exit(&bot, session, 0);
+    world.seal(&bot, session, SessionOutcome::Sealed);
 }
