@@ -2,12 +2,16 @@
 //! real upstreams: the demo model, and connections that a test plays by hand.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod egress;
 mod evidence;
+mod leases;
 mod life;
 mod monitor;
+mod providers;
 mod receipts;
 mod refusals;
 mod relay;
 mod rig;
 mod secrets;
 mod upstream;
+mod websocket;

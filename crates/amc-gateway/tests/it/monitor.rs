@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use amc_core::kinds::{ConfigState, EgressStarted, GatewayReloaded, LlmRequest, LlmResponse};
+use amc_core::kinds::{ConfigState, EgressStarted, LlmRequest, LlmResponse};
 use amc_core::{AgentId, Digest, LeaseId, SessionId};
 use amc_crypto::jws::{ReceiptClaims, ReceiptKind, assemble, signing_input};
 use amc_crypto::{Signature, VerifierKey};
@@ -34,9 +34,7 @@ struct State {
     limits: HashMap<Digest, LeaseLimits>,
     revoked: HashSet<Digest>,
     egress: Option<EgressStarted>,
-    reloads: Vec<GatewayReloaded>,
     accepted: usize,
-    next_config: Option<(String, ConfigState)>,
     refuse: Option<Refusal>,
     refuse_lookups: Option<Refusal>,
     hang_up_on_lookup: bool,
@@ -102,20 +100,10 @@ impl TestMonitor {
 
     fn answer(&self, request: GatewayRequest) -> Option<GatewayReply> {
         Some(match request {
-            GatewayRequest::Hello { .. } => {
-                let mut welcome = Welcome::clone(&self.welcome);
-                if let Some((config, config_state)) = self.state(|state| state.next_config.clone()) {
-                    welcome = Welcome { config, config_state, config_version: 4, ..welcome };
-                }
-                GatewayReply::Welcome(Box::new(welcome))
-            }
-            GatewayRequest::Started(_) => GatewayReply::Done,
+            GatewayRequest::Hello { .. } => GatewayReply::Welcome(Box::new(Welcome::clone(&self.welcome))),
+            GatewayRequest::Started(_) | GatewayRequest::Reloaded(_) => GatewayReply::Done,
             GatewayRequest::EgressStarted(started) => {
                 self.state(|state| state.egress = Some(started));
-                GatewayReply::Done
-            }
-            GatewayRequest::Reloaded(reloaded) => {
-                self.state(|state| state.reloads.push(reloaded));
                 GatewayReply::Done
             }
             GatewayRequest::Authorize { token_sha256 } => {
@@ -201,21 +189,6 @@ impl TestMonitor {
     /// Ends a lease.
     pub(crate) fn revoke(&self, token: &str) {
         self.state(|state| state.revoked.insert(amc_crypto::sha256(token.as_bytes())));
-    }
-
-    /// What the next reading of the configuration finds.
-    pub(crate) fn change_config(&self, config: String, state: ConfigState) {
-        self.state(|own| own.next_config = Some((config, state)));
-    }
-
-    /// Waits for what comes of the `number`th reload.
-    pub(crate) async fn reload(&self, number: usize) -> GatewayReloaded {
-        loop {
-            if let Some(reloaded) = self.state(|state| state.reloads.get(number - 1).cloned()) {
-                return reloaded;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     /// Where the egress proxy listens.
