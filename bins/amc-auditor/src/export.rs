@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use amc_bundle::sigstore::sigstore_bundle;
 use amc_bundle::{ExportInput, ExportSummary, LogPart, Payloads, SignedBytes, export as write_bundle};
-use amc_core::kinds::Fields;
+use amc_core::kinds::{Fields, LogHead};
 use amc_core::{AgentId, Digest, RunId, limits};
 use amc_crypto::Note;
 use amc_crypto::dsse::Envelope;
 use amc_evidence::{Event, PayloadRef};
+use amc_ledger::line::Statements;
 use amc_ledger::{LogReader, PayloadLocation};
 use amc_scoring::Report;
 use amc_workspace::home;
@@ -77,16 +78,21 @@ pub(crate) fn export(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> 
 pub(crate) fn export_run(unlocked: &Unlocked, plan: &Wanted<'_>) -> Result<(Report, ExportSummary), Failure> {
     let stored = StoredRun::read(unlocked, plan)?;
     let evidence_dir = unlocked.evidence_dir(plan.evidence);
-    let BothLogs { mut evidence, audit, .. } = unlocked.verified_logs(&evidence_dir)?;
-    let evidence_note = audit
-        .newest_cosigned(|head| *head == stored.report.evidence)
-        .ok_or_else(|| Failure::bad("the audit log has no cosigned checkpoint for the evidence of this run"))?;
-    let audit_note = match covering(&evidence, &audit, &stored)? {
+    let BothLogs { evidence, audit, mut statements, .. } = unlocked.verified_logs(&evidence_dir)?;
+    let LogHead { origin, size, root } = &stored.report.evidence;
+    let evidence_note = statements.newest_with_quorum(origin, |at| at.size == *size && at.root == *root);
+    let evidence_note = evidence_note.map(|state| state.note.clone()).ok_or_else(|| {
+        Failure::unable(format!(
+            "the quorum that the trust policy asks for has not cosigned {origin} at size {size}, up to which the run goes; \
+             where outside witnesses are part of it, ask them: amc witness push"
+        ))
+    })?;
+    let audit_note = match covering(&statements, &audit, &stored)? {
         Some(note) => note,
         None => {
             let ask = monitor::cosign(&unlocked.home, &unlocked.passphrase);
-            evidence = unlocked.verified_logs(&evidence_dir)?.evidence;
-            covering(&evidence, &audit, &stored)?.ok_or_else(|| not_cosigned(ask.err()))?
+            statements = unlocked.verified_logs(&evidence_dir)?.statements;
+            covering(&statements, &audit, &stored)?.ok_or_else(|| not_cosigned(ask.err()))?
         }
     };
     let summary = write(unlocked, plan, &stored, (&evidence, &evidence_note), (&audit, &audit_note))?;
@@ -153,19 +159,25 @@ impl StoredRun {
     }
 }
 
-/// The newest audit checkpoint that the monitor cosigned and that covers the run's own entry.
-fn covering(evidence: &VerifiedLog, audit: &VerifiedLog, stored: &StoredRun) -> Result<Option<Note>, Failure> {
+/// The newest audit checkpoint for which the quorum cosigned and that covers the run's own entry.
+fn covering(statements: &Statements, audit: &VerifiedLog, stored: &StoredRun) -> Result<Option<Note>, Failure> {
     let entry = audit
         .events
         .iter()
         .find(|record| matches!(&record.fields, Some(Fields::RunRecorded(run)) if run.run_id == stored.report.run_id));
     let index = entry.ok_or_else(|| Failure::bad("the audit log does not record this run"))?.event.index;
     let origin = &audit.reader.checkpoint().origin;
-    Ok(evidence.newest_cosigned(|head| head.origin == *origin && head.size > index && head.size <= audit.reader.size()))
+    let newest = statements.newest_with_quorum(origin, |at| at.size > index && at.size <= audit.reader.size());
+    Ok(newest.map(|state| state.note.clone()))
 }
 
 fn not_cosigned(why: Option<String>) -> Failure {
-    let why = why.unwrap_or_else(|| "it gave no reason".to_owned());
+    let Some(why) = why else {
+        return Failure::unable(
+            "the quorum that the trust policy asks for has not cosigned the audit log up to this run; where outside \
+             witnesses are part of it, ask them and export again: amc witness push",
+        );
+    };
     Failure::unable(format!(
         "the monitor has not cosigned the audit log up to this run, so nobody could verify the bundle: {why}. \
          Start it with `amc up`, then export again"

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use amc_core::Finding;
-use amc_core::kinds::{Fields, LogHead, Role};
+use amc_core::kinds::Role;
 use amc_crypto::Note;
 use amc_evidence::VerifiedEvent;
+use amc_ledger::line::Statements;
 use amc_ledger::pair::{PairOptions, verify_pair};
 use amc_ledger::witness::{self, WitnessError};
 use amc_ledger::{LogReader, VerifyMode, line};
@@ -50,7 +51,8 @@ impl Unlocked {
             Role::Monitor => evidence.push(event),
             Role::Auditor => audit.push(event),
         });
-        let findings: Vec<Finding> = verdict.map_err(Failure::wrong)?.findings().cloned().collect();
+        let verdict = verdict.map_err(Failure::wrong)?;
+        let findings: Vec<Finding> = verdict.findings().cloned().collect();
         if findings.iter().any(Finding::is_error) {
             let failure = Failure::bad("the logs do not verify, so nothing rests on them");
             return Err(findings.into_iter().fold(failure, Failure::with));
@@ -59,18 +61,8 @@ impl Unlocked {
             let reader = LogReader::open(dir).map_err(Failure::wrong)?;
             Ok::<_, Failure>(VerifiedLog { reader, events })
         };
-        Ok(BothLogs { evidence: open(evidence_dir, evidence)?, audit: open(&audit_dir, audit)?, findings })
-    }
-}
-
-impl VerifiedLog {
-    /// The newest cosigned checkpoint that this log records of the other role's log and that `fits`.
-    pub(crate) fn newest_cosigned(&self, fits: impl Fn(&LogHead) -> bool) -> Option<Note> {
-        let newest = self.events.iter().rev().find_map(|record| match &record.fields {
-            Some(Fields::CheckpointCosigned(cosigned)) if fits(&cosigned.head) => Some(cosigned),
-            _ => None,
-        });
-        newest.and_then(|cosigned| Note::parse(cosigned.note.as_bytes()).ok())
+        let (evidence, audit) = (open(evidence_dir, evidence)?, open(&audit_dir, audit)?);
+        Ok(BothLogs { evidence, audit, findings, statements: verdict.statements })
     }
 }
 
@@ -80,6 +72,8 @@ pub(crate) struct BothLogs {
     pub(crate) audit: VerifiedLog,
     /// Warnings and notes of both; an error would have ended it.
     pub(crate) findings: Vec<Finding>,
+    /// What they say of each other, outside witnesses included.
+    pub(crate) statements: Statements,
 }
 
 pub(crate) fn cosign_once(opening: &Opening, evidence: Option<&Path>) -> Result<Answer, Failure> {

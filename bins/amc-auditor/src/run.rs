@@ -18,8 +18,8 @@ use amc_workspace::{Answer, Failure, Opening, SignedFile};
 use clap::Args;
 
 use crate::logs::BothLogs;
-use crate::{monitor, targets};
 use crate::unlock::{Unlocked, unlock};
+use crate::{monitor, targets};
 
 /// What is to be scored.
 #[derive(Args)]
@@ -50,13 +50,14 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     let claims_bytes = claims_bytes.transpose().map_err(Failure::wrong)?;
     let unlocked = unlock(opening)?;
     let (bank, bank_file) = bank_in_force(&unlocked)?;
-    let claims = claims_bytes.as_deref().map(|bytes| Claims::parse(bytes, &bank)).transpose().map_err(Failure::wrong)?;
+    let claims =
+        claims_bytes.as_deref().map(|bytes| Claims::parse(bytes, &bank)).transpose().map_err(Failure::wrong)?;
     let target = plan.target.as_deref().map(|id| targets::in_force(&unlocked, &plan.agent, id, &bank)).transpose()?;
 
     // The slice of the evidence is what the auditor has just cosigned; of its own log, what precedes the run.
     let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
     let cosigned = unlocked.cosign(&evidence_dir)?;
-    let BothLogs { evidence, audit, findings } = unlocked.verified_logs(&evidence_dir)?;
+    let BothLogs { evidence, audit, findings, .. } = unlocked.verified_logs(&evidence_dir)?;
     if !is_recorded(&evidence.events, &plan.agent) {
         unlocked.writer.close().map_err(Failure::unable)?;
         return Err(never_recorded(&plan.agent, &evidence.events));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, LogHead, LogOpened, LogSucceeded, Role};
 use amc_core::{Digest, limits};
-use amc_crypto::note::KeyKind;
+use amc_crypto::note::{KeyKind, NoteSignature};
 use amc_crypto::policy::{number_of_origin, precedes, role_of_origin, workspace_of_origin};
 use amc_crypto::{Checkpoint, CosignedCheckpoint, Note, PublicKey, TrustPolicy, Unverified, VerifierKey};
 use amc_evidence::event::peek_kind;
@@ -336,11 +336,17 @@ fn take_state(states: &mut BTreeMap<String, CosignedState>, policy: &TrustPolicy
         let newest = state.witnesses.entry(name).or_insert(time_s);
         *newest = time_s.max(*newest);
     }
+    // One line of each key, the newest: a note has a bound, and a witness may have signed many times.
+    let mut lines: Vec<NoteSignature> = state.note.signatures().to_vec();
     for line in note.signatures() {
-        if !state.note.signatures().contains(line) {
-            state.note.push(line.clone());
+        match lines.iter_mut().find(|known| known.name == line.name && known.key_id == line.key_id) {
+            // A cosignature begins with its time, big-endian.
+            Some(known) if known.bytes.get(..8) < line.bytes.get(..8) => known.bytes.clone_from(&line.bytes),
+            Some(_) => {}
+            None => lines.push(line.clone()),
         }
     }
+    state.note = Note::new(state.note.text().to_owned(), lines);
 }
 
 /// The name under which a checkpoint of this size is kept in [`WITNESSED_DIR`].
