@@ -5,9 +5,10 @@ use std::sync::Arc;
 use amc_core::kinds::{LogOpened, Role};
 use amc_core::{SOFTWARE, WorkspaceName};
 use amc_crypto::signer::{CheckpointSigner, Cosigner as _, EventSigner as _};
+use amc_crypto::{TrustPolicy, VerifierKey};
 use amc_ledger::Signers;
 use amc_vault::{ScryptParams, Vault};
-use amc_workspace::home::{Home, HomeError};
+use amc_workspace::home::{self, Home, HomeError};
 use amc_workspace::{Answer, Failure, Opening, SystemClock, hardening};
 use serde::Serialize;
 
@@ -23,15 +24,25 @@ struct Created {
 
 pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Failure> {
     let root = opening.new_home();
-    let home = match Home::create(&root) {
-        Ok(home) => home,
+    let (home, alone) = match Home::create(&root) {
+        Ok(home) => (home, true),
         // `amc-auditor init` has made it and calls this for its monitor.
-        Err(HomeError::Exists(_)) => Home::open(&root).map_err(Failure::wrong)?,
+        Err(HomeError::Exists(_)) => (Home::open(&root).map_err(Failure::wrong)?, false),
         Err(error) => return Err(Failure::wrong(error)),
     };
     let made = create(&home, name, opening)?;
+    if alone {
+        pin_own(&home, &made)?;
+    }
     let text = format!("Created the monitor of {name} with the log key {}\n", made.log_key);
     Ok(Answer::new(&made, text))
+}
+
+/// A home with the monitor alone begins with its own keys; the auditor's come by `amc trust pin`.
+fn pin_own(home: &Home, made: &Created) -> Result<(), Failure> {
+    let key = |text: &str| text.parse::<VerifierKey>().map_err(Failure::unable);
+    let policy = TrustPolicy::for_roles(&[key(&made.log_key)?], &[(Role::Monitor, key(&made.witness_key)?)]);
+    home::write_atomic(&home.trust_policy_path(), policy.as_bytes()).map_err(Failure::unable)
 }
 
 /// `vault init`: the compartment, and the log where there is none. Where there is one, it goes on under

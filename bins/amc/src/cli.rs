@@ -507,10 +507,23 @@ pub(crate) struct ReceiptVerifyPlan {
     pub(crate) trust: Option<PathBuf>,
 }
 
+/// What `trust pin` takes.
+#[derive(Args)]
+pub(crate) struct PinPlan {
+    /// A policy from `amc trust export`, or a verifier key.
+    #[arg(value_name = "FILE|KEY")]
+    pub(crate) from: String,
+    /// Take the given key where another one is pinned under the same name.
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum TrustVerb {
     /// The pinned keys.
     Show,
+    /// Pin keys that somebody gave out, in this home's trust policy.
+    Pin(PinPlan),
     /// The trust policy, for somebody who is to verify.
     Export {
         /// Into this file instead of standard output.

@@ -113,6 +113,7 @@ fn main() -> ExitCode {
             ("receipt prove", receipts::prove(&opening, &id, &out))
         }
         Verb::Trust { verb: TrustVerb::Show } => ("trust show", trust::show(&opening)),
+        Verb::Trust { verb: TrustVerb::Pin(plan) } => ("trust pin", trust::pin(&opening, &plan)),
         Verb::Trust { verb: TrustVerb::Export { out } } => ("trust export", trust::export(&opening, out.as_deref())),
         Verb::Config { verb: ConfigVerb::Verify { path } } => ("config verify", verify::config(&opening, &path)),
         Verb::Lease { verb } => leases::run(&opening, &verb),

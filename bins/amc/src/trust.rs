@@ -1,4 +1,6 @@
-//! Trust anchors: where they come from, and showing them.
+//! Trust anchors: where they come from, showing them, and pinning more.
+
+mod pin;
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,8 @@ use amc_crypto::TrustPolicy;
 use amc_workspace::home::{self, Home};
 use amc_workspace::{Answer, Failure, Opening};
 use serde_json::json;
+
+pub(crate) use pin::pin;
 
 /// The policy that is meant: the flag, `$AMC_TRUST`, the workspace's, the user's.
 pub(crate) fn anchor(opening: &Opening, named: Option<&Path>) -> Result<(PathBuf, TrustPolicy), Failure> {

@@ -22,6 +22,7 @@ mod passphrases;
 mod probe;
 mod reported;
 mod reports;
+mod roles;
 mod rotation;
 mod services;
 mod succeed;
