@@ -28,4 +28,5 @@ mod services;
 mod succeed;
 mod vault;
 mod witness;
+mod witnesses;
 mod wrap;
