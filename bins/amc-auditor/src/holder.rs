@@ -105,7 +105,7 @@ pub(crate) fn hold(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     let keys = unlock::unlock_with(&home, &workspace, &unlock::parsed(&line)?)?;
     drop(line);
     // Whoever is told that the keys are here can rely on them: the log opens with them.
-    let opened = unlock::open(home.clone(), policy, workspace, keys.handles(), Beside::Running)?;
+    let opened = unlock::open(home.clone(), &policy, workspace, keys.handles(), Beside::Running)?;
     opened.writer.close().map_err(Failure::unable)?;
     let path = home.auditor_socket();
     let listener = server::listen(&path)

@@ -123,7 +123,7 @@ fn create(
     let own = create_log(&home, keys)?;
     write_policy(&home, monitor_keys.as_ref(), &own.0)?;
     let policy = home.trust_policy().map_err(Failure::unable)?;
-    let unlocked = unlock::open(home.clone(), policy, name.clone(), own.1, Beside::Running)?;
+    let unlocked = unlock::open(home.clone(), &policy, name.clone(), own.1, Beside::Running)?;
     write_configs(&unlocked, name, plan)?;
     if monitor_keys.is_some() {
         unlocked.cosign(&home.log(Role::Monitor))?;

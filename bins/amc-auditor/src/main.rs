@@ -119,7 +119,7 @@ enum LedgerVerb {
         log: String,
     },
     /// End a log that cannot go on, and begin the next one beside it.
-    Succeed(succeed::Plan),
+    Succeed(Box<succeed::Plan>),
 }
 
 #[derive(Subcommand)]
@@ -221,9 +221,9 @@ fn carry_out(verb: Verb, opening: &Opening) -> (&'static str, Result<Answer, Fai
         Verb::Certify(plan) => ("certify", certify::certify(opening, &plan)),
         Verb::Cert { verb: CertVerb::Revoke(plan) } => ("cert revoke", certify::revoke(opening, &plan)),
         Verb::Gate(plan) => ("gate", certify::gate(opening, &plan)),
-        Verb::Attest(plan) => ("attest", attest::attest(&opening, &plan)),
-        Verb::Epoch(plan) => ("epoch", attest::epoch(&opening, &plan)),
-        Verb::Target { verb: TargetVerb::Set(plan) } => ("target set", targets::set(&opening, &plan)),
+        Verb::Attest(plan) => ("attest", attest::attest(opening, &plan)),
+        Verb::Epoch(plan) => ("epoch", attest::epoch(opening, &plan)),
+        Verb::Target { verb: TargetVerb::Set(plan) } => ("target set", targets::set(opening, &plan)),
         Verb::Config { verb: ConfigVerb::Sign { path } } => ("config sign", configs::sign(opening, &path)),
         Verb::Gateway { verb: GatewayVerb::Init { listen, proxy_listen, providers, allow } } => {
             ("gateway init", configs::gateway_init(opening, listen, proxy_listen, &providers, &allow))

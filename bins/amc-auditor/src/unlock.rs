@@ -53,7 +53,7 @@ pub(crate) fn unlock(opening: &Opening) -> Result<Unlocked, Failure> {
     hardening::protect()?;
     let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(AuditorKeys::handles);
     if let Some(keys) = held {
-        return open(home, policy, workspace, keys, Beside::Running);
+        return open(home, &policy, workspace, keys, Beside::Running);
     }
     let line = opening.passphrase(Role::Auditor, false)?;
     let own = parsed(&line)?;
@@ -62,7 +62,7 @@ pub(crate) fn unlock(opening: &Opening) -> Result<Unlocked, Failure> {
         file => passphrase::read(Role::Monitor, &Source { file, is_new: false })?,
     };
     let keys = unlock_with(&home, &workspace, &own)?;
-    open(home, policy, workspace, keys, Beside::Passphrase(passphrase))
+    open(home, &policy, workspace, keys, Beside::Passphrase(passphrase))
 }
 
 /// Unlocks the compartment and finishes what a crash left of a rotation: which key is in force is
@@ -115,7 +115,7 @@ pub(crate) fn log_number(home: &Home) -> LogNumber {
 /// Opens the audit log with keys that are unlocked already.
 pub(crate) fn open(
     home: Home,
-    policy: TrustPolicy,
+    policy: &TrustPolicy,
     workspace: WorkspaceName,
     keys: AuditorKeys,
     passphrase: Beside,
@@ -123,7 +123,7 @@ pub(crate) fn open(
     let AuditorKeys { log, envelopes, witness, next: _ } = keys;
     let clock = Arc::new(SystemClock::new().map_err(Failure::unable)?);
     let writer = open_log(&home, log, Arc::clone(&clock)).map_err(|error| log_failure(&error))?;
-    let policy = line::learned(&policy, &home.log(Role::Monitor), &home.log(Role::Auditor)).map_err(Failure::unable)?;
+    let policy = line::learned(policy, &home.log(Role::Monitor), &home.log(Role::Auditor)).map_err(Failure::unable)?;
     Ok(Unlocked { home, policy, workspace, writer, clock, envelopes, witness, passphrase })
 }
 

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Verb::Gateway { verb: GatewayVerb::Init { .. } } => {
             return signers::become_auditor("gateway init", common.json);
         }
-        Verb::Vault { verb } => match vault::run(&opening, verb) {
+        Verb::Vault { verb } => match vault::run(&opening, &verb) {
             vault::Next::Become(signer, command) => return signer.take_over(command, common.json),
             vault::Next::Answer(command, result) => (command, result),
         },

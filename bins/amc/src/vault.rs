@@ -17,8 +17,8 @@ pub(crate) enum Next {
     Answer(&'static str, Result<Answer, Failure>),
 }
 
-pub(crate) fn run(opening: &Opening, verb: VaultVerb) -> Next {
-    match verb {
+pub(crate) fn run(opening: &Opening, verb: &VaultVerb) -> Next {
+    match *verb {
         VaultVerb::Status => Next::Become(Signer::Auditor, "vault status"),
         VaultVerb::Init { .. } => Next::Become(Signer::Auditor, "vault init"),
         VaultVerb::ChangePassphrase { .. } => Next::Become(Signer::Auditor, "vault change-passphrase"),

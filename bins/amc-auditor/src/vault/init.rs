@@ -5,6 +5,7 @@
 use amc_core::WorkspaceName;
 use amc_core::kinds::Role;
 use amc_crypto::TrustPolicy;
+use amc_crypto::policy::role_of_origin;
 use amc_crypto::signer::{CheckpointSigner as _, Cosigner as _};
 use amc_vault::Vault;
 use amc_workspace::home::{self, Home};
@@ -32,23 +33,29 @@ pub(crate) fn init(opening: &Opening, role: Option<Role>) -> Result<Answer, Fail
             )));
         }
         Some(role) => vec![role],
-        None => [Role::Monitor, Role::Auditor].into_iter().filter(|role| !here.contains(role)).collect(),
+        // A role whose log is pinned has its keys elsewhere, unless somebody says that they are lost.
+        None => {
+            let missing = |role: &Role| !here.contains(role) && !is_pinned(&policy, *role);
+            [Role::Monitor, Role::Auditor].into_iter().filter(missing).collect()
+        }
     };
     let Some(role) = wanted.first().copied() else {
-        return Err(Failure::wrong("both roles have a compartment already; nothing was changed"));
+        return Err(Failure::wrong(
+            "no role lacks keys: each has a compartment here, or a pinned log whose keys are in another home; \
+             name a role with --role whose keys are lost",
+        ));
     };
     if wanted.len() > 1 {
-        return Err(Failure::wrong("neither role has a compartment here; say which one with --role"));
+        return Err(Failure::wrong("neither role has keys here; say whose to make with --role"));
     }
-    let passphrase = passphrase::read(role, &Source { file: file_of(opening, role), is_new: true })?;
     let has_log = home.log(role).join("segments").is_dir();
-    let is_pinned = policy.logs().iter().any(|key| amc_crypto::policy::role_of_origin(key.name()) == Some(role));
-    if is_pinned && !has_log {
+    if is_pinned(&policy, role) && !has_log {
         return Err(Failure::wrong(format!(
             "trust.policy pins the {role}'s log and it is not here: its keys are in another home. \
              Take its lines out of trust.policy first if they are to be made anew"
         )));
     }
+    let passphrase = passphrase::read(role, &Source { file: file_of(opening, role), is_new: true })?;
     let made = match role {
         Role::Auditor => auditor(&home, &workspace, &passphrase, has_log)?,
         Role::Monitor => {
@@ -69,6 +76,10 @@ pub(crate) fn init(opening: &Opening, role: Option<Role>) -> Result<Answer, Fail
         "role": role, "log_key": log_key, "witness_key": witness_key, "succeed": has_log,
     });
     Ok(Answer::new(&data, text))
+}
+
+fn is_pinned(policy: &TrustPolicy, role: Role) -> bool {
+    policy.logs().iter().any(|key| role_of_origin(key.name()) == Some(role))
 }
 
 fn auditor(

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use amc_core::Tier;
 use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, KeyRotated, Role};
-use amc_crypto::PublicKey;
 use amc_crypto::signer::{CheckpointSigner as _, Cosigner as _, EventSigner as _};
+use amc_crypto::{PublicKey, TrustPolicy};
 use amc_evidence::{Draft, Event};
 use amc_ledger::line::{gather, line_of};
 use amc_ledger::{LogReader, Signers, Writer};
@@ -134,22 +134,29 @@ fn revoke(opening: &Opening, which: &str, from_index: u64, reason: &str) -> Resu
         return Err(Failure::unable("the monitor runs with the key that is to be revoked; stop it first: amc down"));
     }
     let _claim = Claim::take(&home)?;
-    let unlocked = unlock(opening)?;
-    let revoked = stolen(&unlocked, from_index, reason)?;
-    if !is_said(&unlocked, &revoked)? {
-        unlocked.writer.append(Draft::new(Tier::Observed, revoked.clone()), None).map_err(Failure::unable)?;
-    }
-    let Unlocked { writer, workspace, .. } = unlocked;
-    writer.close().map_err(Failure::unable)?;
+    let (_, policy, workspace) = opening.workspace()?;
     let vault = Vault::at(home.vault(), workspace);
-    let here = vault.roles().map_err(|error| vault_failure(&error))?.contains(&Role::Monitor);
-    let new = if here { Some(replace(opening, &vault, &revoked)?) } else { None };
+    let here = vault.roles().map_err(|error| vault_failure(&error))?;
+    if here.is_empty() {
+        return Err(Failure::wrong("there is no compartment here; do this in the homes that have them"));
+    }
+    let revoked = stolen(&home, &policy, from_index, reason)?;
     let mut text =
         format!("Nothing counts that the monitor's log key signed in {} from index {from_index} on\n", revoked.origin);
-    text += if here {
+    if here.contains(&Role::Auditor) {
+        let unlocked = unlock(opening)?;
+        if !is_said(&unlocked, &revoked)? {
+            unlocked.writer.append(Draft::new(Tier::Observed, revoked.clone()), None).map_err(Failure::unable)?;
+        }
+        unlocked.writer.close().map_err(Failure::unable)?;
+    } else {
+        text = "The auditor has to say so too, with the same command in its home\n".to_owned();
+    }
+    let new = if here.contains(&Role::Monitor) { Some(replace(opening, &vault, &revoked)?) } else { None };
+    text += if new.is_some() {
         "The monitor has a new key, which the old one does not vouch for\n"
     } else {
-        "Its compartment is in another home; say the same there, so that it gets a new key\n"
+        "The monitor gets its new key by the same command in its home\n"
     };
     text += "The log goes on as a successor: amc ledger succeed\n";
     let data = json!({
@@ -160,11 +167,10 @@ fn revoke(opening: &Opening, which: &str, from_index: u64, reason: &str) -> Resu
 }
 
 /// The key that signs the monitor's log at this index, as the log's own history says.
-fn stolen(unlocked: &Unlocked, from_index: u64, reason: &str) -> Result<KeyRevoked, Failure> {
-    let home = &unlocked.home;
+fn stolen(home: &Home, policy: &TrustPolicy, from_index: u64, reason: &str) -> Result<KeyRevoked, Failure> {
     let dirs: Vec<PathBuf> =
         [Role::Monitor, Role::Auditor].into_iter().flat_map(|role| line_of(&home.log(role), role)).collect();
-    let statements = gather(&unlocked.policy, &dirs).map_err(Failure::unable)?;
+    let statements = gather(policy, &dirs).map_err(Failure::unable)?;
     let dir = home.log(Role::Monitor);
     let origin = statements.of_dir(&dir).map(|log| log.opened.origin.clone()).ok_or_else(|| {
         Failure::wrong(format!("there is no evidence log in {}; bring a copy of it, however broken", dir.display()))

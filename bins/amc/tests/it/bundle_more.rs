@@ -85,7 +85,7 @@ with urllib.request.urlopen(request) as answer:
 "#;
 
 /// A home in whose work directory lie a receipt and its body.
-fn with_receipt() -> TestHome {
+pub(crate) fn with_receipt() -> TestHome {
     let home = TestHome::new();
     let model = model(&[]);
     home.route_to(model.listening());

@@ -384,6 +384,21 @@ fn give(dir: &Path, user: u32) {
     }
 }
 
+/// An agent of the holder's user reaches its socket, and that is found.
+#[test]
+fn the_probe_tries_the_holder_too() {
+    let home = TestHome::new();
+    let _held = Unlocked::new(&home);
+    home.wrap_sh("true").ends(0);
+    let probes = home.evidence_of("boundary_probe");
+    let attempts: Vec<&Value> =
+        probes.iter().flat_map(|probe| probe["fields"]["attempts"].as_array().expect("a list")).collect();
+    for subject in ["connect to run/auditor.sock", "ask run/auditor.sock for a signature", "signal amc-auditor"] {
+        let tried = attempts.iter().find(|attempt| attempt["subject"] == subject);
+        assert_eq!(tried.unwrap_or_else(|| panic!("not tried: {subject}"))["outcome"], "reached", "{subject}");
+    }
+}
+
 /// What `status` says while a holder is there.
 #[test]
 fn the_status_says_which_process_and_for_how_long() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use amc_core::digest::hex;
 use amc_workspace::protocol::gateway::GatewayRequest;
+use amc_workspace::protocol::holder::{HolderRequest, HomeId};
 use amc_workspace::protocol::operator::{CosignRequest, OperatorRequest};
 use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, encode_frame};
 use rustix::net::sockopt::socket_peercred;
@@ -119,18 +120,19 @@ fn sockets(home: &Path) -> Vec<Ask> {
         names.filter(|name| name.ends_with(".sock")).chain(["monitor.sock".into(), "gateway.sock".into()]).collect();
     names.sort();
     names.dedup();
-    names.into_iter().map(|name| Ask { bytes: request(&name), socket: format!("run/{name}") }).collect()
+    names.into_iter().map(|name| Ask { bytes: request(home, &name), socket: format!("run/{name}") }).collect()
 }
 
-/// The monitor is asked to cosign, the gateway's channel for what it starts with, and a socket that
-/// is not known here is greeted.
-fn request(socket: &str) -> String {
-    match socket {
-        "monitor.sock" => {
+/// The monitor is asked to cosign, the gateway's channel for what it starts with, the process that holds
+/// the auditor's keys how it stands, and a socket that is not known here is greeted.
+fn request(home: &Path, socket: &str) -> String {
+    match (socket, HomeId::of(home)) {
+        ("monitor.sock", _) => {
             let cosign = CosignRequest { note: String::new(), old_size: 0, proof: Vec::new() };
             greeting() + &frame(1, OperatorRequest::Cosign(cosign))
         }
-        "gateway.sock" => frame(0, GatewayRequest::Hello { protocol: PROTOCOL_VERSION }),
+        ("gateway.sock", _) => frame(0, GatewayRequest::Hello { protocol: PROTOCOL_VERSION }),
+        ("auditor.sock", Ok(home)) => frame(0, HolderRequest::Hello { protocol: PROTOCOL_VERSION, home }),
         _ => greeting(),
     }
 }
