@@ -4,9 +4,10 @@ use std::path::Path;
 
 use amc_core::kinds::{Role, kind_name};
 use amc_core::{Digest, timestamp};
-use amc_crypto::merkle;
+use amc_crypto::{Checkpoint, Note, merkle};
 use amc_evidence::Event;
 use amc_evidence::event::{PayloadRef, Stored};
+use amc_ledger::line::{gather, line_of};
 use amc_ledger::{LogReader, ReadError, StoredEvent};
 use amc_workspace::home;
 use amc_workspace::{Answer, Failure, Opening};
@@ -144,10 +145,32 @@ pub(crate) fn prove(opening: &Opening, log: WhichLog, event: Digest, out: &Path)
         }
     }
     let stored = found.ok_or_else(|| Failure::wrong(format!("the log has no event {event}")))?;
+    let (note, size, cosigned_by) = checkpoint_over(opening, &reader, stored.index)?;
     let tree = reader.tree().map_err(Failure::bad)?;
-    let path = merkle::inclusion_proof(&tree, stored.index, reader.size()).map_err(Failure::bad)?;
-    let text = amc_crypto::proof::encode(&stored.signed.body, stored.index, &path, reader.latest_checkpoint());
+    let path = merkle::inclusion_proof(&tree, stored.index, size).map_err(Failure::bad)?;
+    let text = amc_crypto::proof::encode(&stored.signed.body, stored.index, &path, &note);
     home::write_atomic(out, text.as_bytes()).map_err(Failure::wrong)?;
-    let data = json!({ "index": stored.index, "event_hash": event, "size": reader.size(), "out": out });
-    Ok(Answer::new(&data, format!("Wrote {}: event {} of {}\n", out.display(), stored.index, reader.size())))
+    let data = json!({
+        "index": stored.index, "event_hash": event, "size": size, "cosigned_by": cosigned_by, "out": out,
+    });
+    let by = if cosigned_by.is_empty() {
+        "not cosigned yet".to_owned()
+    } else {
+        format!("cosigned by {}", cosigned_by.join(", "))
+    };
+    Ok(Answer::new(&data, format!("Wrote {}: event {} of {size}, {by}\n", out.display(), stored.index)))
+}
+
+/// The newest checkpoint over this event for which the policy's quorum cosigned, with its size and the witnesses; the
+/// published one where nobody did yet.
+fn checkpoint_over(opening: &Opening, reader: &LogReader, index: u64) -> Result<(Note, u64, Vec<String>), Failure> {
+    let (home, policy, _) = opening.workspace()?;
+    let dirs = [Role::Monitor, Role::Auditor].map(|role| line_of(&home.log(role), role)).concat();
+    let statements = gather(&policy, &dirs).map_err(Failure::wrong)?;
+    let covers = |at: &Checkpoint| at.size > index && at.size <= reader.size();
+    let newest = statements.newest_with_quorum(&reader.checkpoint().origin, covers);
+    Ok(match newest {
+        Some(state) => (state.note.clone(), state.checkpoint.size, state.witnesses.keys().cloned().collect()),
+        None => (reader.latest_checkpoint().clone(), reader.size(), Vec::new()),
+    })
 }

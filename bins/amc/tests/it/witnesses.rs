@@ -3,7 +3,8 @@
 
 use std::process::Command;
 
-use amc_crypto::TrustPolicy;
+use amc_crypto::proof::{ProofTrust, TlogProof};
+use amc_crypto::{TrustPolicy, Unverified};
 use amc_testkit::Program;
 use tempfile::TempDir;
 
@@ -116,4 +117,19 @@ fn what_an_outside_witness_saw_cannot_be_taken_back() {
     home.json(&["verify"]).ends(0);
     let brought = home.json(&["verify", "--checkpoint", &kept.display().to_string()]).ends(1);
     assert!(brought.errors().contains("LEDGER_ROLLBACK"), "{brought}");
+}
+
+#[test]
+fn a_proof_file_carries_the_cosignatures_that_its_verifier_asks_for() {
+    let home = TestHome::new();
+    home.wrap_sh("echo work").ends(0);
+    let opened = home.evidence_of("session_open").remove(0);
+    let (hash, out) = (opened["event_hash"].as_str().expect("a hash"), home.beside("open.tlog-proof"));
+    let proved = home.json(&["ledger", "prove", "--event", hash, "--out", &out.display().to_string()]).ends(0).data();
+    assert_eq!(proved["cosigned_by"], serde_json::json!(["auditor-witness"]));
+    let proof = TlogProof::parse(&std::fs::read(&out).expect("the file is there")).expect("it is well-formed");
+    let policy = policy_at(&home.file("trust.policy"));
+    let proven = Unverified::new(proof).verify(&ProofTrust { policy: &policy, quorum: true }).expect("it holds");
+    assert_eq!(serde_json::json!(proven.index), opened["index"]);
+    assert_eq!(amc_crypto::leaf_hash(&proven.body).to_string(), hash);
 }
