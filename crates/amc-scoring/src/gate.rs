@@ -11,6 +11,7 @@
 //! Gates are cumulative. Adding a passing fact never lowers a level, removing one never raises it,
 //! and adding a failing one never raises it; `tests/properties.rs` holds that.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use amc_core::Tier;
@@ -82,8 +83,10 @@ pub struct Ground<'a> {
 pub struct Verdict<'a> {
     /// What is missing; the gate holds when nothing is.
     pub shortfalls: Vec<Shortfall>,
-    /// The supporting facts that count for it, best first.
-    pub counted: Vec<Weighed<'a>>,
+    /// The best of the supporting facts that count for it, as many as the gate asks for, best first.
+    pub best: Vec<Weighed<'a>>,
+    /// How many supporting facts count for it.
+    pub support: u64,
     /// The events behind the best facts, as many as the gate asks for.
     pub events: BTreeSet<u64>,
 }
@@ -98,14 +101,15 @@ impl Verdict<'_> {
 /// Judges the gate of `row` alone. `sandboxed_only`: count nothing but sandboxed sessions.
 pub fn judge<'a>(question: &Question, row: &Row, ground: &Ground<'a>, sandboxed_only: bool) -> Verdict<'a> {
     let mut gaps = Gaps { strict: row.is_strict(), shortfalls: Vec::new() };
-    let counts = |weighed: &&Weighed<'a>| counts(weighed, row, ground, sandboxed_only);
-    let supports = |weighed: &&Weighed<'a>| {
-        question.support.contains(weighed.fact.id) && !(row.is_strict() && is_document(weighed.fact.id))
-    };
-    let mut counted: Vec<Weighed<'a>> = ground.facts.iter().filter(counts).filter(supports).copied().collect();
-    counted.retain(|weighed| weighed.tier >= row.tier);
+    let mut tally = Tally::new(ground, row.is_strict(), row.events);
+    for (id, run) in runs(ground.facts) {
+        if question.support.contains(id) && !(row.is_strict() && is_document(id)) {
+            let counted = run.iter().filter(|weighed| weighed.tier >= row.tier);
+            counted.filter(|weighed| counts(weighed, row, ground, sandboxed_only)).for_each(|one| tally.take(one));
+        }
+    }
     let support: Vec<&str> = question.support.iter().map(String::as_str).collect();
-    let tally = Tally::of(&counted, ground, row.is_strict());
+    let tally = tally.done();
     gaps.need("passing facts", tally.events, row.events, row.tier, &support);
     gaps.need("sessions with passing facts", tally.sessions, row.sessions, row.tier, &support);
     gaps.need("days with passing facts", tally.days, row.days, row.tier, &support);
@@ -114,7 +118,7 @@ pub fn judge<'a>(question: &Question, row: &Row, ground: &Ground<'a>, sandboxed_
         gaps.need("passing facts outside the richest session", tally.outside_session, half, row.tier, &support);
         gaps.need("passing facts outside the richest day", tally.outside_day, half, row.tier, &support);
     }
-    let mut events = events_of(&mut counted, row.events);
+    let mut events = events_of(&tally.best);
     for requirement in question.requires.iter().filter(|requirement| requirement.level <= row.level) {
         events.extend(require(requirement, row, ground, sandboxed_only, &mut gaps));
     }
@@ -123,12 +127,13 @@ pub fn judge<'a>(question: &Question, row: &Row, ground: &Ground<'a>, sandboxed_
         gaps.need("no blocker", u64::from(!ground.blocker), 1, Tier::SelfReported, &[]);
     }
     for forbidden in question.forbids.iter().filter(|forbidden| forbidden.level <= row.level) {
-        let failed =
-            |fact: &&String| ground.facts.iter().any(|weighed| !weighed.fact.pass && weighed.fact.id == **fact);
+        let failed = |fact: &&String| {
+            runs(ground.facts).any(|(id, run)| id == fact.as_str() && run.iter().any(|weighed| !weighed.fact.pass))
+        };
         let failed: Vec<&str> = forbidden.facts.iter().filter(failed).map(String::as_str).collect();
         gaps.need("no failure of", u64::from(failed.is_empty()), 1, Tier::SelfReported, &failed);
     }
-    Verdict { shortfalls: gaps.shortfalls, counted, events }
+    Verdict { shortfalls: gaps.shortfalls, best: tally.best, support: tally.events, events }
 }
 
 /// The highest level whose gate, and all gates below, hold.
@@ -159,19 +164,17 @@ fn require(
 ) -> BTreeSet<u64> {
     let documents_only = requirement.any.iter().all(|fact| is_document(fact));
     let tier = if documents_only { requirement.tier } else { requirement.tier.max(row.tier) };
-    let mut found: Vec<Weighed<'_>> = ground
-        .facts
-        .iter()
-        .filter(|weighed| counts(weighed, row, ground, sandboxed_only))
-        .filter(|weighed| weighed.tier >= tier && requirement.any.contains(weighed.fact.id))
-        .copied()
-        .collect();
+    let mut tally = Tally::new(ground, row.is_strict(), requirement.events);
+    for (_, run) in runs(ground.facts).filter(|(id, _)| requirement.any.contains(*id)) {
+        let counted = run.iter().filter(|weighed| weighed.tier >= tier);
+        counted.filter(|weighed| counts(weighed, row, ground, sandboxed_only)).for_each(|one| tally.take(one));
+    }
     let facts: Vec<&str> = requirement.any.iter().map(String::as_str).collect();
-    let tally = Tally::of(&found, ground, row.is_strict());
+    let tally = tally.done();
     gaps.need("passing facts", tally.events, requirement.events, tier, &facts);
     gaps.need("sessions with passing facts", tally.sessions, requirement.sessions, tier, &facts);
     gaps.need("days with passing facts", tally.days, requirement.days, tier, &facts);
-    events_of(&mut found, requirement.events)
+    events_of(&tally.best)
 }
 
 /// Passing sessions ÷ sessions that have facts of the gate, or failed as a whole.
@@ -181,10 +184,14 @@ fn ratio(question: &Question, row: &Row, ground: &Ground<'_>, gaps: &mut Gaps) {
         question.support.iter().chain(required.flat_map(|requirement| &requirement.any)).map(String::as_str).collect();
     let failing = ground.sessions.iter().enumerate().filter(|(_, standing)| standing.failing);
     let mut passes: BTreeMap<usize, bool> = failing.map(|(at, _)| (at, false)).collect();
-    let outside = |weighed: &&Weighed<'_>| ground.sessions.get(weighed.fact.session).is_some_and(|at| at.outside);
-    let named = ground.facts.iter().filter(|weighed| gate.contains(weighed.fact.id));
-    for weighed in named.filter(|weighed| !outside(weighed)) {
-        *passes.entry(weighed.fact.session).or_insert(true) &= weighed.fact.pass;
+    let outside = |session: usize| ground.sessions.get(session).is_some_and(|at| at.outside);
+    for (_, run) in runs(ground.facts).filter(|(id, _)| gate.contains(*id)) {
+        for same in run.chunk_by(|a, b| a.fact.session == b.fact.session) {
+            let session = same[0].fact.session;
+            if !outside(session) {
+                *passes.entry(session).or_insert(true) &= same.iter().all(|weighed| weighed.fact.pass);
+            }
+        }
     }
     let passing = passes.values().filter(|passes| **passes).count() as u64;
     let share_bp = if passes.is_empty() { 0 } else { passing * 10_000 / passes.len() as u64 };
@@ -192,44 +199,90 @@ fn ratio(question: &Question, row: &Row, ground: &Ground<'_>, gaps: &mut Gaps) {
     gaps.need("basis points of sessions without a failure", share_bp, row.pass_ratio_bp, Tier::SelfReported, &names);
 }
 
-/// Sorts best first and gives the events behind the best `wanted`.
-fn events_of(facts: &mut [Weighed<'_>], wanted: u64) -> BTreeSet<u64> {
-    facts.sort_by(|a, b| {
-        let newer = b.fact.wall_ns.cmp(&a.fact.wall_ns);
-        b.weight_bp.cmp(&a.weight_bp).then(newer).then_with(|| a.fact.cmp(b.fact))
-    });
-    let best = facts.iter().take(usize::try_from(wanted).unwrap_or(usize::MAX));
-    best.flat_map(|weighed| weighed.fact.events.iter().copied()).collect()
+/// The facts in runs of one id. A score has them sorted, so that a run holds all of its id.
+fn runs<'g, 'a>(facts: &'g [Weighed<'a>]) -> impl Iterator<Item = (&'static str, &'g [Weighed<'a>])> {
+    facts.chunk_by(|a, b| std::ptr::eq(a.fact.id, b.fact.id)).map(|run| (run[0].fact.id, run))
 }
 
-struct Tally {
+/// Best first: weight, then time, then the facts' own order.
+fn better(a: &Weighed<'_>, b: &Weighed<'_>) -> Ordering {
+    let newer = b.fact.wall_ns.cmp(&a.fact.wall_ns);
+    b.weight_bp.cmp(&a.weight_bp).then(newer).then_with(|| a.fact.cmp(b.fact))
+}
+
+fn events_of(best: &[Weighed<'_>]) -> BTreeSet<u64> {
+    best.iter().flat_map(|weighed| weighed.fact.events.iter().copied()).collect()
+}
+
+/// Counts facts one by one and keeps the best of them.
+struct Tally<'g, 'a> {
+    ground: &'g Ground<'a>,
+    strict: bool,
+    wanted: usize,
+    events: u64,
+    best: Vec<Weighed<'a>>,
+    sessions: BTreeMap<usize, u64>,
+    days: BTreeMap<i64, u64>,
+    good_days: BTreeSet<i64>,
+    /// Facts of one session, which mostly follow each other: session, day, how many.
+    run: Option<(usize, i64, u64)>,
+}
+
+/// What was counted.
+struct Counted<'a> {
     events: u64,
     sessions: u64,
     days: u64,
     outside_session: u64,
     outside_day: u64,
+    best: Vec<Weighed<'a>>,
 }
 
-impl Tally {
-    fn of(facts: &[Weighed<'_>], ground: &Ground<'_>, strict: bool) -> Tally {
-        let mut sessions: BTreeMap<usize, u64> = BTreeMap::new();
-        let mut days: BTreeMap<i64, u64> = BTreeMap::new();
-        let mut good_days = BTreeSet::new();
-        for weighed in facts {
-            let fact = weighed.fact;
-            *sessions.entry(fact.session).or_default() += 1;
-            *days.entry(fact.day).or_default() += 1;
-            if !strict || ground.sessions.get(fact.session).is_some_and(|standing| standing.day_covered) {
-                good_days.insert(fact.day);
+impl<'g, 'a> Tally<'g, 'a> {
+    fn new(ground: &'g Ground<'a>, strict: bool, wanted: u64) -> Self {
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let (sessions, days, good_days) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Tally { ground, strict, wanted, events: 0, best: Vec::new(), sessions, days, good_days, run: None }
+    }
+
+    fn take(&mut self, weighed: &Weighed<'a>) {
+        self.events += 1;
+        let (session, day) = (weighed.fact.session, weighed.fact.day);
+        match &mut self.run {
+            Some(run) if (run.0, run.1) == (session, day) => run.2 += 1,
+            _ => {
+                self.settle();
+                self.run = Some((session, day, 1));
             }
         }
-        let events = facts.len() as u64;
-        Tally {
-            events,
-            sessions: sessions.len() as u64,
-            days: good_days.len() as u64,
-            outside_session: events - sessions.values().max().copied().unwrap_or(0),
-            outside_day: events - days.values().max().copied().unwrap_or(0),
+        self.best.push(*weighed);
+        // Now and then the worst are let go, so that what is kept stays small.
+        if self.best.len() >= self.wanted.saturating_mul(4).saturating_add(64) {
+            self.best.select_nth_unstable_by(self.wanted, better);
+            self.best.truncate(self.wanted);
+        }
+    }
+
+    fn settle(&mut self) {
+        let Some((session, day, count)) = self.run.take() else { return };
+        *self.sessions.entry(session).or_default() += count;
+        *self.days.entry(day).or_default() += count;
+        if !self.strict || self.ground.sessions.get(session).is_some_and(|standing| standing.day_covered) {
+            self.good_days.insert(day);
+        }
+    }
+
+    fn done(mut self) -> Counted<'a> {
+        self.settle();
+        self.best.sort_unstable_by(better);
+        self.best.truncate(self.wanted);
+        Counted {
+            events: self.events,
+            sessions: self.sessions.len() as u64,
+            days: self.good_days.len() as u64,
+            outside_session: self.events - self.sessions.values().max().copied().unwrap_or(0),
+            outside_day: self.events - self.days.values().max().copied().unwrap_or(0),
+            best: self.best,
         }
     }
 }

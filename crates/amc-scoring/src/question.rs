@@ -22,7 +22,7 @@ pub struct Asked<'a> {
 /// What there is to answer it with.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
-    /// All facts of the run.
+    /// All facts of the run, sorted.
     pub facts: &'a [Fact],
     /// The sessions that they refer to by position.
     pub sessions: &'a [Standing],
@@ -34,12 +34,25 @@ pub struct Evidence<'a> {
     pub circumstances: &'a Circumstances,
 }
 
+/// The facts that a question names, from all facts of a run, sorted.
+pub fn named<'a>(question: &Question, facts: &'a [Fact]) -> impl Iterator<Item = &'a Fact> {
+    let ids: Vec<&str> = question.facts().into_iter().collect();
+    let runs: Vec<&'a [Fact]> = ids
+        .into_iter()
+        .map(|id| {
+            let from = facts.partition_point(|fact| fact.id < id);
+            let len = facts[from..].partition_point(|fact| fact.id == id);
+            &facts[from..from + len]
+        })
+        .collect();
+    runs.into_iter().flatten()
+}
+
 /// Answers a question; the findings are about claims and missing sandboxes.
 pub fn answer(asked: &Asked<'_>, evidence: &Evidence<'_>) -> (QuestionResult, Vec<Finding>) {
     let question = asked.question;
-    let named = question.facts();
     let high_risk = question.is(Tag::HighRisk);
-    let own = evidence.facts.iter().filter(|fact| named.contains(fact.id));
+    let own = named(question, evidence.facts);
     let facts: Vec<Weighed<'_>> = own.filter_map(|fact| weigh(fact, evidence.as_of_ns, high_risk)).collect();
     let ground = Ground { facts: &facts, sessions: evidence.sessions, blocker: evidence.blocker };
     let verdicts = TABLE.each_ref().map(|row| judge(question, row, &ground, false));
@@ -79,13 +92,11 @@ pub fn answer(asked: &Asked<'_>, evidence: &Evidence<'_>) -> (QuestionResult, Ve
 fn value(verdicts: &[Verdict<'_>; 5], final_level: u8) -> (u32, u32) {
     let at = usize::from(final_level).checked_sub(1);
     let Some((row, verdict)) = at.and_then(|at| TABLE.get(at).zip(verdicts.get(at))) else { return (0, 0) };
-    let counted = &verdict.counted;
-    let best = counted.iter().take(usize::try_from(row.events).unwrap_or(usize::MAX));
-    let weights: u64 = best.map(|weighed| u64::from(weighed.weight_bp)).sum();
+    let weights: u64 = verdict.best.iter().map(|weighed| u64::from(weighed.weight_bp)).sum();
     let level = u64::from(final_level);
     let value = (level * weights / row.events).min(level * 10_000);
     let twice = 2 * row.events;
-    let confidence = 10_000 * (counted.len() as u64).min(twice) / twice;
+    let confidence = 10_000 * verdict.support.min(twice) / twice;
     let narrow = |number: u64| u32::try_from(number).expect("at most 50,000 by the minima above");
     (narrow(value), narrow(confidence))
 }

@@ -71,7 +71,7 @@ pub fn score(input: &ScoreInput<'_>) -> Report {
     let outside = sessions.list.len();
     let reported = Reported::new(input.agent, log, window, outside, &evidence, &audit);
     facts.extend(reported.facts);
-    facts.sort();
+    facts.sort_unstable();
     let findings = [correlated.findings.as_slice(), &reported.findings].concat();
     let mut run = Run { input, window, evidence, audit, sessions, configs, correlated, epochs, facts, findings };
     run.report()
@@ -113,7 +113,10 @@ impl Run<'_> {
         let clock_events = self.clock_findings();
         let own_keys = self.key_findings();
         self.findings.extend(self.configs.findings(self.window.start_ns));
-        let (upstreams, models) = (self.upstreams(&self.calls()), models(&self.calls()));
+        let (upstreams, models) = {
+            let calls = self.calls();
+            (self.upstreams(&calls), models(&calls))
+        };
         let now = Circumstances {
             config_broken: !self.configs.broken().is_empty(),
             cherry_picking: missing > 0 || self.any_session(is_unsealed),
@@ -241,8 +244,7 @@ impl Run<'_> {
     fn coverage_bp(&self) -> u32 {
         let best = |question: &crate::bank::Question| {
             let high_risk = question.is(Tag::HighRisk);
-            let named = question.facts();
-            let facts = self.facts.iter().filter(|fact| named.contains(fact.id));
+            let facts = question::named(question, &self.facts);
             let tiers = facts.filter_map(|fact| crate::facts::weigh(fact, self.input.as_of_ns, high_risk));
             tiers.map(|weighed| weighed.tier).max().map_or(0, |tier| tier.weight_bp().min(10_000))
         };
@@ -458,15 +460,20 @@ impl Run<'_> {
                 _ => None,
             })
             .collect();
-        let mut found: BTreeMap<(String, Option<String>), u64> = BTreeMap::new();
+        let mut found: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
         for call in calls {
             let at = starts.partition_point(|(index, _)| *index < call.request_record.event.index);
             let named = starts[..at].last().and_then(|(_, providers)| {
-                providers.iter().find(|(name, _)| *name == call.request.provider).map(|(_, base_url)| base_url.clone())
+                providers.iter().find(|(name, _)| *name == call.request.provider).map(|(_, base_url)| base_url.as_str())
             });
-            *found.entry((call.request.provider.clone(), named)).or_default() += 1;
+            *found.entry((&call.request.provider, named)).or_default() += 1;
         }
-        found.into_iter().map(|((provider, base_url), calls)| Upstream { provider, base_url, calls }).collect()
+        let upstream = |((provider, base_url), calls): ((&str, Option<&str>), u64)| Upstream {
+            provider: provider.to_owned(),
+            base_url: base_url.map(str::to_owned),
+            calls,
+        };
+        found.into_iter().map(upstream).collect()
     }
 
     fn earlier_runs(&self) -> Vec<EarlierRun> {

@@ -18,11 +18,15 @@ use crate::sessions::{Outcome, Session};
 /// Models by provider, most used first.
 pub(crate) fn models(calls: &[Exchange<'_>]) -> Vec<ModelUse> {
     let cut = |name: &String| name.chars().take(MODEL_CHARS_MAX).collect::<String>();
-    let mut found: BTreeMap<_, u64> = BTreeMap::new();
+    let mut said: BTreeMap<_, u64> = BTreeMap::new();
     for call in calls {
-        let answered = call.response.and_then(|(_, response)| response.model.as_ref().map(cut));
-        let key = (call.request.provider.clone(), call.request.model.as_ref().map(cut), answered);
-        *found.entry(key).or_default() += 1;
+        let answered = call.response.and_then(|(_, response)| response.model.as_ref());
+        *said.entry((&call.request.provider, call.request.model.as_ref(), answered)).or_default() += 1;
+    }
+    // Names are cut once each; some that differ become one.
+    let mut found: BTreeMap<_, u64> = BTreeMap::new();
+    for ((provider, asked, answered), calls) in said {
+        *found.entry((provider.clone(), asked.map(cut), answered.map(cut))).or_default() += calls;
     }
     let named = |((provider, asked, answered), calls)| ModelUse { provider, asked, answered, calls };
     let mut models: Vec<ModelUse> = found.into_iter().map(named).collect();
