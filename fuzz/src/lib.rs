@@ -8,6 +8,8 @@
 #[cfg(feature = "artifacts")]
 mod bundle;
 mod crypto;
+#[cfg(feature = "artifacts")]
+mod egress;
 mod ledger;
 #[cfg(feature = "artifacts")]
 mod scoring;
@@ -43,6 +45,8 @@ pub const ARTIFACT_TARGETS: &[Target] = &[
     ("bank", scoring::bank),
     ("claims", scoring::claims),
     ("report", scoring::report),
+    ("client_hello", egress::client_hello),
+    ("connect", egress::connect),
 ];
 
 #[cfg(not(feature = "artifacts"))]

@@ -110,7 +110,11 @@ fn a_lease_passes_what_it_is_for_and_nothing_else() {
     assert_eq!(chat(&listen, &bearer(&token), "m-2"), 200);
     assert_eq!(chat(&listen, &bearer(&token), "m-3"), 403, "another model");
     let twice = r#"{"model":"m-1","messages":[],"\u006dodel":"m-3"}"#;
-    assert_eq!(send(&listen, "/openai/v1/chat/completions", &bearer(&token), twice).status, 403, "hidden in a second one");
+    assert_eq!(
+        send(&listen, "/openai/v1/chat/completions", &bearer(&token), twice).status,
+        403,
+        "hidden in a second one"
+    );
     let (_, token) = issue(&home, &["--rpm", "2"]);
     let statuses: Vec<u16> = (0..3).map(|_| chat(&listen, &bearer(&token), "m-1")).collect();
     assert_eq!(statuses, [200, 200, 429]);
