@@ -15,6 +15,7 @@ pub mod docs;
 pub mod failure;
 pub mod fuzz;
 pub mod junit;
+pub mod portable;
 pub mod process;
 pub mod python;
 pub mod quickstart;
@@ -83,7 +84,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "strangers",
-        about: "Go's sumdb packages check our checkpoints, proofs and tiles",
+        about: "other people's programs check our logs, bundles, envelopes, receipts and reports",
         run: strangers::command,
     },
     Task {

@@ -2,12 +2,12 @@
 //!
 //! Makes a workspace with some hundred events, then has Go's `sumdb/note` and `sumdb/tlog` (Debian's packages) open the
 //! checkpoints, check proofs of events, and read the tiles; the Go program also changes each of them and must refuse.
-//! Without Go it says so and checks nothing.
+//! Without Go it says so and goes on to the portable artifacts ([`portable`]).
 
 use crate::process::capture;
 use crate::stage::{self, DemoModel, Stage};
 use crate::workspace::{self, Workspace};
-use crate::{Failure, tools};
+use crate::{Failure, portable, tools};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -29,22 +29,28 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
     if let Some(unknown) = args.first() {
         return Err(Failure::new(format!("strangers takes no argument, not `{unknown}`")));
     }
+    let workspace = Workspace::read(&workspace::root())?;
+    let stage = Stage::build(&workspace, stage::same_dir(&workspace, "strangers")?)?;
+    make_logs(&stage)?;
+    logs(&workspace, &stage)?;
+    portable::check(&workspace, &stage)
+}
+
+/// Go's packages, on both logs.
+fn logs(workspace: &Workspace, stage: &Stage) -> Result<(), Failure> {
     let probe = format!("go version && test -f {GOPATH}/src/golang.org/x/mod/sumdb/tlog/tlog.go");
     if !tools::debian(&["sh", "-c", &probe], PACKAGES)? {
         println!("SKIPPED: strangers: Go is missing; as root: apt-get install {}", PACKAGES.join(" "));
         return Ok(());
     }
-    let workspace = Workspace::read(&workspace::root())?;
-    let stage = Stage::build(&workspace, stage::same_dir(&workspace, "strangers")?)?;
-    make_logs(&stage)?;
-    let keys = amc(&stage, "trust show --json")?;
+    let keys = amc(stage, "trust show --json")?;
     for log in ["evidence", "audit"] {
         let origin = format!("acme/{log}");
         let known = keys["data"]["logs"].as_array().into_iter().flatten();
         let key = known.filter(|key| key["origin"] == origin.as_str()).find_map(|key| key["key"].as_str());
         let key = key.ok_or_else(|| Failure::new(format!("`amc trust show` names no key of {origin}: {keys}")))?;
-        hand_out(&stage, log)?;
-        check(&workspace, key, &stage.dir().join(log))?;
+        hand_out(stage, log)?;
+        check(workspace, key, &stage.dir().join(log))?;
     }
     Ok(())
 }

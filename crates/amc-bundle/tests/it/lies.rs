@@ -198,7 +198,7 @@ fn an_event_signed_by_a_stranger_is_refused() {
     let mut parts = Parts::of(&world.export());
     let mut bytes = Vec::new();
     for record in carried(&world, &parts) {
-        let signed = world::sign_event(&stranger.monitor.0, "ws-1/evidence", &record.event);
+        let signed = crate::logs::sign_event(&stranger.monitor.0, "ws-1/evidence", &record.event);
         amc_bundle::records::write_event(&mut bytes, &signed);
     }
     parts.members.insert(member::EVIDENCE_EVENTS.into(), bytes);

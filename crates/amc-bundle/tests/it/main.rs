@@ -10,4 +10,5 @@ mod line;
 mod logs;
 mod outputs;
 mod outside;
+mod refused;
 mod world;

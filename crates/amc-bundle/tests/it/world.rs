@@ -22,7 +22,7 @@ use amc_crypto::{Note, PredicateType, Statement, Subject, TrustPolicy};
 use amc_evidence::{Content, Draft, Event, SessionPlan, VerifiedEvent};
 use amc_scoring::{Bank, Claims, Report, SHIPPED_BANK, ScoreInput, Target, score};
 
-pub(crate) use crate::logs::{Key, Keys, Log, sign_event};
+pub(crate) use crate::logs::{Key, Keys, Log};
 
 pub(crate) const S: i64 = 1_000_000_000;
 pub(crate) const DAY: i64 = 86_400 * S;
@@ -38,7 +38,7 @@ pub(crate) fn other_agent() -> AgentId {
     AgentId::new("beta").expect("an id")
 }
 
-fn lease() -> LeaseId {
+pub(crate) fn lease() -> LeaseId {
     LeaseId::new("lease-0123456789abcdef").expect("an id")
 }
 
@@ -102,7 +102,8 @@ pub(crate) fn session(log: &mut Log, agent: &AgentId, seed: u8) -> SessionId {
     id
 }
 
-trait Empty {
+/// A struct with which a draft can be begun.
+pub(crate) trait Empty {
     fn empty() -> Self;
 }
 
