@@ -7,7 +7,7 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use amc_core::Finding;
+use amc_core::{Finding, FindingCode};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -119,16 +119,24 @@ struct Json<'a> {
 
 /// Prints an answer or a failure and gives the exit code. The one place where binaries do so.
 pub fn finish(command: &str, json: bool, result: Result<Answer, Failure>) -> ExitCode {
-    let exit = match &result {
-        Ok(answer) if answer.is_ok() => Exit::Good,
-        Ok(_) => Exit::Bad,
-        Err(failure) => failure.exit,
-    };
+    let exit = exit_of(&result);
     let printed = if json { print_json(command, exit, result) } else { print_text(result) };
     match printed {
         // Whoever reads stopped reading; the exit code still tells.
         Ok(()) | Err(_) => exit.into(),
     }
+}
+
+/// How a result ends the process. What only another release can recompute is no verdict: not possible now.
+fn exit_of(result: &Result<Answer, Failure>) -> Exit {
+    let answer = match result {
+        Ok(answer) if answer.is_ok() => return Exit::Good,
+        Ok(answer) => answer,
+        Err(failure) => return failure.exit,
+    };
+    let mut errors = answer.findings.iter().filter(|finding| finding.is_error()).peekable();
+    let lacks_scorer = errors.peek().is_some() && errors.all(|error| error.code == FindingCode::ScorerUnsupported);
+    if lacks_scorer { Exit::Unable } else { Exit::Bad }
 }
 
 fn print_json(command: &str, exit: Exit, result: Result<Answer, Failure>) -> io::Result<()> {
@@ -168,4 +176,23 @@ fn finding_line(finding: &Finding) -> String {
         amc_core::Severity::Info => "note",
     };
     format!("{weight}: {finding}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_of_another_scorer_is_no_verdict() {
+        let with = |codes: &[FindingCode]| {
+            let findings = codes.iter().map(|code| Finding::error(*code, "run/report.json", "what")).collect();
+            exit_of(&Ok(Answer { findings, bad: true, ..Answer::default() }))
+        };
+        assert_eq!(with(&[FindingCode::ScorerUnsupported]), Exit::Unable);
+        assert_eq!(with(&[FindingCode::ScorerUnsupported, FindingCode::BundleMalformed]), Exit::Bad);
+        assert_eq!(with(&[FindingCode::ScoreMismatch]), Exit::Bad);
+        assert_eq!(with(&[]), Exit::Bad, "a gate that denies");
+        assert_eq!(exit_of(&Ok(Answer::default())), Exit::Good);
+        assert_eq!(exit_of(&Err(Failure::wrong("no such file"))), Exit::Wrong);
+    }
 }
