@@ -62,6 +62,7 @@ pub(crate) fn init(opening: &Opening, auditor_file: Option<&Path>, plan: &Plan) 
     if plan.role == InitRole::Monitor {
         return Err(Failure::wrong("the monitor's own part is created by `amc-monitor init`"));
     }
+    hardening::protect()?;
     let name = plan.name.clone().map_or_else(|| default_name(&root), Ok)?;
     let passphrases = Passphrases::read(opening, auditor_file, plan.role)?;
     let staging = staging_dir(&root)?;

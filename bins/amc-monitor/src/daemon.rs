@@ -138,8 +138,12 @@ pub(crate) enum ConfigFailure {
 }
 
 /// Unlocks, listens, says so on one line of standard output, and works until told to stop.
-pub(crate) fn start(opening: &Opening, while_used: bool) -> Result<Answer, Failure> {
+pub(crate) fn start(opening: &Opening, while_used: bool, detach: bool) -> Result<Answer, Failure> {
     let core = unlock(opening)?;
+    if detach {
+        // Until here the terminal was needed for the passphrase. Who leads a group already is alone in it.
+        let _ = rustix::process::setsid();
+    }
     let (stop, stopped) = channel();
     let operators = bind(&core.home.monitor_socket())?;
     let gateways = bind(&core.home.gateway_socket())?;

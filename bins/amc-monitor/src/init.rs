@@ -23,6 +23,7 @@ struct Created {
 }
 
 pub(crate) fn init(opening: &Opening, name: &WorkspaceName) -> Result<Answer, Failure> {
+    hardening::protect()?;
     let root = opening.new_home();
     let (home, alone) = match Home::create(&root) {
         Ok(home) => (home, true),

@@ -58,6 +58,9 @@ enum Verb {
         /// Stop when the last operator's connection ends.
         #[arg(long)]
         while_used: bool,
+        /// Leave the terminal once the passphrase is read.
+        #[arg(long, hide = true)]
+        detach: bool,
     },
     /// Cosign the newest checkpoint of the audit log.
     Cosign,
@@ -142,7 +145,7 @@ fn run(
         Verb::Start { .. } if json => {
             ("start", Err(Failure::wrong("start has no --json; it prints one line when ready")))
         }
-        Verb::Start { while_used } => ("start", daemon::start(opening, while_used)),
+        Verb::Start { while_used, detach } => ("start", daemon::start(opening, while_used, detach)),
         Verb::Cosign => ("cosign", witness::cosign_once(opening)),
         Verb::Ledger { verb: LedgerVerb::Reindex { log: _ } } => ("ledger reindex", reindex::reindex(opening)),
         Verb::Ledger { verb: LedgerVerb::Succeed { log, key } } => {

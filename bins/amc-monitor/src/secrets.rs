@@ -3,13 +3,14 @@
 use std::io::Read as _;
 
 use amc_vault::{Passphrase, SecretName, SecretValue, Vault};
-use amc_workspace::{Answer, Failure, Opening};
+use amc_workspace::{Answer, Failure, Opening, hardening};
 use serde_json::json;
 
 use crate::unlock::{self, vault_failure};
 
 fn open(opening: &Opening) -> Result<(Vault, Passphrase), Failure> {
     let (home, _, workspace) = opening.workspace()?;
+    hardening::protect()?;
     Ok((unlock::vault(&home, workspace), unlock::passphrase(opening, false)?))
 }
 

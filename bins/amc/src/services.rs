@@ -54,7 +54,7 @@ pub(crate) fn monitor_status(client: &mut MonitorClient) -> Result<MonitorStatus
 /// Starts a monitor in the background and waits until it takes evidence.
 pub(crate) fn start_monitor(opening: &Opening, home: &Home, while_used: bool) -> Result<Child, Failure> {
     let mut command = Command::new(signers::program("amc-monitor"));
-    command.arg("start").arg("--home").arg(home.root());
+    command.args(["start", "--detach"]).arg("--home").arg(home.root());
     if while_used {
         command.arg("--while-used");
     }
@@ -67,6 +67,7 @@ pub(crate) fn start_monitor(opening: &Opening, home: &Home, while_used: bool) ->
 /// Starts a gateway in the background; gives where it listens.
 pub(crate) fn start_gateway(home: &Home, listen: Option<SocketAddr>) -> Result<(Child, SocketAddr), Failure> {
     let mut command = signers::keyless("amc-gateway");
+    command.process_group(0);
     command.arg("start").arg("--home").arg(home.root());
     if let Some(listen) = listen {
         command.arg("--listen").arg(listen.to_string());
@@ -84,16 +85,17 @@ pub(crate) fn starting(home: &Home) -> Result<File, Failure> {
     lock.map_err(|error| Failure::unable(format!("{}: {error}", path.display())))
 }
 
-/// Starts a process that says on one line when it is ready. It is in a process group of its own, so
-/// that a key typed at the agent's terminal does not stop it, and its diagnostics go to a file of the
-/// home; why it could not start is shown here.
+/// Starts a process that says on one line when it is ready. By then it is in a process group of its own,
+/// so that a key typed at the agent's terminal does not stop it: the gateway from its start, the monitor
+/// once it has asked for its passphrase there. Its diagnostics go to a file of the home; why it could not
+/// start is shown here.
 fn start(mut command: Command, home: &Home, name: &str) -> Result<(Child, serde_json::Value), Failure> {
     let log_path = home.process_log(name);
     let log = File::options().write(true).create(true).truncate(true).mode(0o600).open(&log_path);
     let log = log.map_err(|error| Failure::unable(format!("{}: {error}", log_path.display())))?;
     let missing =
         |error| Failure::unable(format!("cannot start amc-{name}: {error}; install it beside amc or in PATH"));
-    let mut child = command.stdout(Stdio::piped()).stderr(log).process_group(0).spawn().map_err(missing)?;
+    let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().map_err(missing)?;
     let mut out = BufReader::new(child.stdout.take().expect("standard output is a pipe"));
     let mut line = String::new();
     out.read_line(&mut line).map_err(Failure::unable)?;

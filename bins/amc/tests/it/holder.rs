@@ -384,6 +384,25 @@ fn give(dir: &Path, user: u32) {
     }
 }
 
+#[test]
+fn both_roles_are_unlocked_and_locked_by_one_command_each() {
+    let home = TestHome::new();
+    let log = File::create(home.beside("unlock.log")).expect("a file");
+    let output = home.command().args(["--json", "vault", "unlock", "--role", "all"]).stderr(log).output();
+    let unlocked = Answer::from_output(output.expect("amc starts"), "amc vault unlock".to_owned());
+    let status = bare(&home, &["vault", "status"]);
+    let locked = bare(&home, &["vault", "lock"]).ends(0).data();
+    unlocked.ends(0);
+    let status = status.ends(0).data();
+    let all = status["compartments"].as_array().expect("a list");
+    assert!(all.iter().all(|one| one["unlocked"]["pid"].is_u64()), "{status}");
+    assert_eq!(locked["locked"], serde_json::json!(["auditor", "monitor"]));
+    let status = bare(&home, &["vault", "status"]).ends(0).data();
+    let all = status["compartments"].as_array().expect("a list");
+    assert!(all.iter().all(|one| one["unlocked"] == Value::Null), "{status}");
+    assert_eq!(home.json(&["status"]).ends(0).data()["monitor"], Value::Null);
+}
+
 /// An agent of the holder's user reaches its socket, and that is found.
 #[test]
 fn the_probe_tries_the_holder_too() {

@@ -138,6 +138,56 @@ fn a_role_that_a_home_lacks_is_added_with_its_log_and_its_pins_and_never_twice()
     assert!(amc(&["vault", "init"]).ends(2).to_string().contains("no role lacks keys"));
 }
 
+/// Answers every question for a passphrase on a terminal of its own, and prints what was shown.
+const TERMINAL: &str = r#"
+import os, pty, select, sys, time
+answer, program, *arguments = sys.argv[1:]
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(program, [program] + arguments)
+shown, answered, deadline = b"", 0, time.time() + 60
+while time.time() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0):
+    if select.select([terminal], [], [], 0.05)[0]:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:
+            break
+    # A prompt is a last line without an end, once echo is off.
+    last = shown.rsplit(b"\n", 1)[-1]
+    if last.endswith(b": ") and shown.count(b": ") > answered:
+        answered = shown.count(b": ")
+        time.sleep(0.1)
+        os.write(terminal, answer.encode() + b"\n")
+else:
+    if time.time() >= deadline:
+        sys.exit("nobody answered: " + shown.decode())
+sys.stdout.write(shown.decode())
+"#;
+
+/// What is started in the background asks on the terminal of whoever starts it.
+#[test]
+fn a_passphrase_is_asked_for_at_the_terminal_and_not_shown() {
+    let home = TestHome::new();
+    let at_terminal = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", TERMINAL, PASSPHRASE]).arg(amc_testkit::binary("amc")).args(arguments);
+        command.env_remove("AMC_VAULT_PASSPHRASE").env("AMC_HOME", home.root());
+        let output = command.output().expect("python3 runs");
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!shown.contains(PASSPHRASE), "{shown}");
+        shown
+    };
+    let shown = at_terminal(&["up"]);
+    let running = home.json(&["status"]).ends(0).data();
+    home.json(&["down"]).ends(0);
+    assert!(shown.contains("Passphrase of the monitor") && running["monitor"]["pid"].is_u64(), "{shown}\n{running}");
+    let shown = at_terminal(&["vault", "unlock"]);
+    let locked = home.json(&["vault", "lock"]).ends(0).data();
+    assert!(shown.contains("Passphrase of the auditor") && shown.contains("unlocked in process"), "{shown}");
+    assert_eq!(locked["locked"], json!(["auditor"]));
+}
+
 #[test]
 fn a_compartment_for_a_role_that_lives_elsewhere_is_not_made() {
     let home = TestHome::new();
