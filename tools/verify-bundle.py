@@ -6,7 +6,9 @@
 It shares no line with the program that wrote the bundle. Needed are Python 3.9, `cryptography`, and
 `zstandard` where payloads travel along. It checks the archive, the manifest, every signature, the
 chain, the sessions, both trees, the witnesses, the run's entry and seal, configurations and payloads.
-It does not compute the score again: that takes the scorer that the report names.
+It does not compute the score again: that takes the scorer that the report names. It follows keys that
+pinned keys name; a revoked witness counts for nothing, and a log that succeeds a pinned one has to be
+pinned itself.
 
 Exit 0: authentic. 1: refused, with a finding code. 2: the call is wrong.
 """
@@ -31,29 +33,23 @@ CAPS = {
     "certificate.dsse.json": 4 * MIB, "evidence/checkpoint": 16 << 10, "evidence/events": 1 << 30,
     "evidence/payloads.zst": MEMBER_MAX, "evidence/proof": 256 * MIB, "manifest.dsse.json": 4 * MIB,
     "run/report.html": 64 * MIB, "run/report.json": 16 * MIB, "run/report.md": 64 * MIB,
-    "run/seal.dsse.json": 4 * MIB,
-}
+    "run/seal.dsse.json": 4 * MIB}
 REQUIRED = [
-    "audit/checkpoint", "audit/events", "audit/proof", "bank.toml", "evidence/checkpoint", "evidence/events",
-    "evidence/proof", "run/report.html", "run/report.json", "run/report.md", "run/seal.dsse.json", "trust.policy",
-]
+    "audit/checkpoint", "audit/events", "audit/proof", "bank.toml", "evidence/checkpoint", "evidence/events", "evidence/proof",
+    "run/report.html", "run/report.json", "run/report.md", "run/seal.dsse.json", "trust.policy"]
 OPTIONAL = ["bank.toml.sig", "certificate.dsse.json", "evidence/payloads.zst", "run/claims.json"]
 PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
 STATEMENT = "https://in-toto.io/Statement/v1"
 
-
 class Refused(Exception):
     """A defect: its finding code and what is wrong."""
-
 
 def need(holds, code, what):
     if not holds:
         raise Refused(f"{code}: {what}")
 
-
 def sha256(data):
     return hashlib.sha256(data).digest()
-
 
 def b64(text, code, what):
     try:
@@ -63,7 +59,6 @@ def b64(text, code, what):
     need(raw is not None and base64.b64encode(raw).decode() == text, code, f"{what} is not canonical base64")
     return raw
 
-
 def signed_by(public, signature, message):
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
@@ -71,9 +66,7 @@ def signed_by(public, signature, message):
     except (InvalidSignature, ValueError):
         return False
 
-
 # Archive (bundle.md, "Archive")
-
 
 def header(name, size):
     raw = bytearray(512)
@@ -84,13 +77,11 @@ def header(name, size):
     raw[148:156] = b"%07o\0" % sum(raw)
     return bytes(raw)
 
-
 def check_name(name):
     below = next((name[len(top):] for top in ("config/", "target/") if name.startswith(top)), None)
     plain = below is not None and all(PART.match(part) for part in below.split("/"))
     known = name in REQUIRED or name in OPTIONAL or name == "manifest.dsse.json"
     need((known or plain) and len(name.encode()) <= NAME_MAX, "BUNDLE_MALFORMED", f"{name!r} is no member's name")
-
 
 def members(file):
     """Name, size and a reader of exactly that many bytes, one after the other."""
@@ -127,9 +118,7 @@ def members(file):
         padding = exactly(-size % 512, "the padding of " + name)
         need(padding == bytes(len(padding)), "BUNDLE_MALFORMED", "padding is not zero")
 
-
 # Trust policy (trust-policy.md), notes and checkpoints (notes.md)
-
 
 def vkey(text):
     name, key_id, material = text.split("+", 2)
@@ -137,10 +126,9 @@ def vkey(text):
     need(len(material) == 33 and sha256(name.encode() + b"\n" + material)[:4].hex() == key_id, "call", "a bad vkey")
     return {"name": name, "id": bytes.fromhex(key_id), "type": material[0], "public": material[1:]}
 
-
 class Policy:
     def __init__(self, text):
-        self.logs, self.witnesses, self.groups, self.quorum = {}, {}, {}, None
+        self.logs, self.witnesses, self.groups, self.quorum = {}, [], {}, None
         for line in text.splitlines():
             item = line.split()
             if not item or item[0].startswith("#"):
@@ -149,7 +137,7 @@ class Policy:
                 key = vkey(item[1])
                 self.logs[key["name"]] = key
             elif item[0] == "witness" and len(item) in (3, 4):
-                self.witnesses[item[1]] = vkey(item[2])
+                self.witnesses.append((item[1], vkey(item[2])))
             elif item[0] == "group" and len(item) > 3:
                 need_ = {"all": len(item) - 3, "any": 1}.get(item[2]) or int(item[2])
                 self.groups[item[1]] = (need_, item[3:])
@@ -159,20 +147,26 @@ class Policy:
                 raise Refused(f"call: {line!r} is not a line of a trust policy")
         need(self.quorum is not None, "call", "the trust policy has no quorum line")
 
+    def learn_witness(self, workspace, role, public):
+        """A role's next witness key, under the name of the first (trust-policy.md, "What is learned")."""
+        full = f"{workspace}/{role}-witness"
+        name = next((name for name, key in self.witnesses if key["name"] == full), None)
+        if name:
+            key_id = sha256(full.encode() + b"\n\4" + public)[:4]
+            self.witnesses.append((name, {"name": full, "id": key_id, "type": 4, "public": public}))
+
     def holds(self, name, present):
         if name == "none" or name in present:
             return True
         needed, inside = self.groups.get(name, (1, []))
         return sum(self.holds(member, present) for member in inside) >= needed
 
-
 def role_of(origin):
     match = re.match(r"[^/]+/(evidence|audit)(/[0-9]+)?\Z", origin)
     return {"evidence": "monitor", "audit": "auditor"}[match.group(1)] if match else None
 
-
-def checkpoint(data, origin, policy, name):
-    """Size and root of a checkpoint that the pinned log signed and a quorum cosigned."""
+def checkpoint(data, origin, keys, policy, name):
+    """Size and root of a checkpoint that the log's key at that size signed and a quorum cosigned."""
     bad = "CHECKPOINT_INVALID"
     try:
         text, lines = data.decode("utf-8").rsplit("\n\n", 1)
@@ -182,16 +176,17 @@ def checkpoint(data, origin, policy, name):
     need(lines.endswith("\n") and re.match(r"[^\n]+\n(0|[1-9][0-9]*)\n[^\n]+\n\Z", text), bad, f"{name} is no checkpoint")
     found, size, root = text.splitlines()
     need(found == origin, bad, f"{name} is a checkpoint of {found}")
-    log, own, cosigned = policy.logs[origin], False, set()
+    public = [public for from_, public in keys if from_ < max(int(size), 1)][-1]
+    log_id, own, cosigned = sha256(origin.encode() + b"\n\1" + public)[:4], False, set()
     for line in lines[:-1].split("\n"):
         match = re.match("— ([^ ]+) ([^ ]+)\\Z", line)
         need(match, bad, f"{name}: not a signature line")
         key_name, raw = match.group(1), b64(match.group(2), bad, "a signature")
         key_id, signature = raw[:4], raw[4:]
-        if key_name == log["name"] and key_id == log["id"]:
-            need(signed_by(log["public"], signature, text.encode()), bad, f"{name}: the log's signature is bad")
+        if key_name == origin and key_id == log_id:
+            need(signed_by(public, signature, text.encode()), bad, f"{name}: the log's signature is bad")
             own = True
-        for witness, key in policy.witnesses.items():
+        for witness, key in policy.witnesses:
             if key_name == key["name"] and key_id == key["id"]:
                 need(len(signature) == 72, bad, "a cosignature has 72 bytes")
                 time = int.from_bytes(signature[:8], "big")
@@ -204,14 +199,11 @@ def checkpoint(data, origin, policy, name):
     need(policy.holds(policy.quorum, cosigned), bad, f"{name}: no quorum of witnesses")
     return int(size), b64(root, bad, "a root"), sorted(cosigned)
 
-
 # Statements (statements.md)
-
 
 def key_id(public):
     inner = '{"keytype":"ed25519","keyval":{"public":"%s"},"scheme":"ed25519"}' % public.hex()
     return hashlib.sha256(inner.encode()).hexdigest()
-
 
 def statement(data, publics, kind, code):
     """The statement of this kind in an envelope that one of these keys signed, and the key."""
@@ -233,13 +225,10 @@ def statement(data, publics, kind, code):
     need(content.get("_type") == STATEMENT and content.get("predicateType") == kind, code, f"it is no {kind}")
     return content, public
 
-
 def subjects(content):
     return [(subject["name"], subject["digest"]["sha256"]) for subject in content["subject"]]
 
-
 # Events (events.md, kinds.md)
-
 
 class Reader:
     """Canonical postcard: what is left over or could be spelled otherwise is refused."""
@@ -286,7 +275,6 @@ class Reader:
     def end(self):
         need(self.at == len(self.data), "BUNDLE_MALFORMED", "bytes are left over")
 
-
 def payload_ref(r):
     wire, length, _, stored = r.take(32), r.number(), r.text(), r.number(32)
     need(stored < 4, "BUNDLE_MALFORMED", "an unknown way of storing")
@@ -296,14 +284,11 @@ def payload_ref(r):
         return kept
     return (wire, length) if stored == 0 else None
 
-
 def head(r):
     return {"origin": r.text(), "size": r.number(), "root": r.take(32).hex()}
 
-
 def link(r):
     return (r.number(), r.take(32), r.number())
-
 
 # The kinds whose fields are looked at here; the rest is the scorer's.
 KINDS = {
@@ -323,7 +308,6 @@ KINDS = {
 }
 PURPOSE_LOG = 0
 
-
 def event(body):
     r = Reader(body)
     need(r.take(1)[0] == 1, "BUNDLE_MALFORMED", "an event of another version")
@@ -341,7 +325,6 @@ def event(body):
         found["fields"] = KINDS[found["kind"]](r)
         r.end()
     return found
-
 
 def records(data, origin, key, role):
     """The events of a log: each signed by the key at its place, ascending, chained where neighbours are there."""
@@ -368,8 +351,7 @@ def records(data, origin, key, role):
     opened = log[0]["fields"] if log and log[0]["index"] == 0 and log[0]["kind"] == 1 else None
     ok = opened and opened["origin"] == origin and opened["public"] == key and opened["role"] == role
     need(ok, "KEY_HISTORY_UNTRUSTED", f"{origin} does not begin with the pinned key")
-    return log
-
+    return log, keys
 
 def check_tree(log, size, root, proof, name):
     """The multiproof: all events are leaves of the checkpoint's tree."""
@@ -389,13 +371,11 @@ def check_tree(log, size, root, proof, name):
         known, width = up, (width + 1) // 2
     need(next(hashes, None) is None and known[0] == root, bad, f"{name} leads to another root, or has hashes to spare")
 
-
 def tree_root(leaves):
     while len(leaves) > 1:
         pairs = zip(leaves[::2], leaves[1::2])
         leaves = [sha256(b"\1" + a + b) for a, b in pairs] + ([leaves[-1]] if len(leaves) % 2 else [])
     return leaves[0]
-
 
 def check_sessions(log, agent, origin):
     open_, last, last_head, sealed = {}, None, None, 0
@@ -436,13 +416,11 @@ def check_sessions(log, agent, origin):
     agrees = (fields["number"], fields["open_hash"]) == (before[:2] if before else (0, fields["open_hash"]))
     need(agrees, "SESSION_GAP", f"the head names session {fields['number']}, and it is not here")
 
-
 def check_revoked(log, origin, other):
     for revoked in (found["fields"] for found in other if found["kind"] == 7):
         if revoked["origin"] == origin and revoked["purpose"] == PURPOSE_LOG:
             after = any(found["index"] >= revoked["from"] and found["key"] == revoked["public"] for found in log)
             need(not after, "KEY_REVOKED", f"{origin} from {revoked['from']} on")
-
 
 def check_payloads(data, says, log):
     wanted = {}
@@ -475,15 +453,13 @@ def check_payloads(data, says, log):
         raise Refused(f"BUNDLE_MALFORMED: payloads: {error}") from None
     return len(present)
 
-
 def one_frame(zstandard, data):
     inner = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX).decompressobj()
     for at in range(0, len(data), MIB):
         inner.decompress(data[at : at + MIB])
     return inner.eof and not inner.unused_data
 
-
-def check_configs(found, issuer, audit, evidence):
+def check_configs(found, signers, audit, evidence):
     for name, data in found.items():
         top = next((top for top in ("config/", "target/") if name.startswith(top)), None)
         if top is None or name.endswith(".sig"):
@@ -496,7 +472,7 @@ def check_configs(found, issuer, audit, evidence):
         if name + ".sig" not in found:
             need(not signed, "CONFIG_UNSIGNED", path)
             continue
-        content, _ = statement(found[name + ".sig"], [issuer], "urn:amc:predicate:config:v1", "CONFIG_SIGNATURE_INVALID")
+        content, _ = statement(found[name + ".sig"], signers, "urn:amc:predicate:config:v1", "CONFIG_SIGNATURE_INVALID")
         says, digest = content["predicate"], sha256(data)
         need(subjects(content) == [(says["path"], digest.hex())], "CONFIG_SIGNATURE_INVALID", path)
         need((says["path"], says["agent"]) == (path, agent), "CONFIG_PATH_MISMATCH", path)
@@ -507,8 +483,7 @@ def check_configs(found, issuer, audit, evidence):
         wrong = any(item["version"] == says["version"] and item["sha256"] != digest and item["state"] == 0 for item in loaded)
         need(not wrong, "CONFIG_SIGNATURE_INVALID", f"the monitor loaded another {path}")
 
-
-def check_run(found, says, issuer, audit, size, root, origin):
+def check_run(found, says, signers, audit, size, root, origin):
     report = json.loads(found["run/report.json"])
     same = all(report[key] == says[key] for key in ("run_id", "agent", "workspace"))
     need(same and report["audit"]["origin"] == says["issuer"], "BUNDLE_MEMBER_MISMATCH", "the report is of another run")
@@ -519,7 +494,7 @@ def check_run(found, says, issuer, audit, size, root, origin):
               "audit_size": report["audit"]["size"], "status": report["status"], "label": report["label"],
               "overall_bp": report["overall_bp"], "integrity_bp": report["integrity_bp"]}
     need(len(after) == 1 and after[0]["kind"] == 301 and after[0]["fields"] == wanted, "RUN_MISSING", "the run's entry")
-    content, _ = statement(found["run/seal.dsse.json"], [issuer], "urn:amc:predicate:run:v1", "RUN_SEAL_INVALID")
+    content, _ = statement(found["run/seal.dsse.json"], signers, "urn:amc:predicate:run:v1", "RUN_SEAL_INVALID")
     keys = ("run_id", "workspace", "agent", "scorer", "evidence", "audit", "status", "label", "overall_bp", "integrity_bp")
     need(subjects(content) == [("report.json", digest)], "RUN_SEAL_INVALID", "the seal is of another report")
     need(content["predicate"] == {key: report[key] for key in keys}, "RUN_SEAL_INVALID", "the seal says otherwise")
@@ -527,55 +502,81 @@ def check_run(found, says, issuer, audit, size, root, origin):
     need(bank == report["bank"]["sha256"], "SCORE_MISMATCH", "the bank is not the report's")
     return report
 
+def auditors_keys(claimed, audit_events, policy):
+    """Keys that the pinned audit log of this name names; the manifest is not trusted before they are known."""
+    log = policy.logs.get(claimed) if role_of(str(claimed)) == "auditor" else None
+    return [public for _, public in records(audit_events, claimed, log["public"], 1)[1]] if log else []
+
+def manifest(data, others, policy):
+    """What the manifest says, once a pinned auditor's key signed it, or one that the pinned key leads to."""
+    kind, code = "urn:amc:predicate:bundle:v1", "BUNDLE_MEMBER_MISMATCH"
+    pinned = [log["public"] for origin, log in policy.logs.items() if role_of(origin) == "auditor"]
+    try:
+        content, issuer = statement(data, pinned, kind, code)
+    except Refused as refused:
+        if not str(refused).startswith("ISSUER_UNTRUSTED"):
+            raise
+        try:
+            claimed = json.loads(base64.b64decode(json.loads(data)["payload"]))["predicate"]["issuer"]
+            learned = auditors_keys(claimed, others.get("audit/events", b""), policy)
+        except (Refused, ValueError, KeyError, TypeError):
+            learned = []
+        if not learned:
+            raise
+        content, issuer = statement(data, learned, kind, code)
+    says, envelope = content["predicate"], json.loads(data)
+    line = json.dumps({key: envelope[key] for key in ("payload", "payloadType", "signatures")}, separators=(",", ":"))
+    one = [signature["keyid"] for signature in envelope["signatures"]] == [key_id(issuer)]
+    need(one and (line + "\n").encode() == data, "BUNDLE_MALFORMED", "the manifest is not in its one spelling")
+    need(says["version"] == 1 and says["payloads"] in ("included", "withheld"), "BUNDLE_MALFORMED", "a newer format")
+    known = says["issuer"] in policy.logs and role_of(says["issuer"]) == "auditor"
+    need(known and says["workspace"] == says["issuer"].split("/")[0], "ISSUER_UNTRUSTED", says["issuer"])
+    names = [entry["name"] for entry in says["members"]]
+    same = [name for name, _ in subjects(content)] == names == sorted(set(names), key=str.encode)
+    there = ("evidence/payloads.zst" in names) == (says["payloads"] == "included")
+    need(same and there and not set(REQUIRED) - set(names), "BUNDLE_MALFORMED", "the manifest contradicts itself")
+    return says, issuer, list(zip(says["members"], (digest for _, digest in subjects(content))))
 
 def verify(file, policy):
-    found, listed, says = {}, None, None
-    for name, size, data in members(file):
-        if listed is None:
-            auditors = {log["public"]: origin for origin, log in policy.logs.items() if role_of(origin) == "auditor"}
-            content, issuer = statement(data, list(auditors), "urn:amc:predicate:bundle:v1", "BUNDLE_MEMBER_MISMATCH")
-            says, envelope = content["predicate"], json.loads(data)
-            line = json.dumps({key: envelope[key] for key in ("payload", "payloadType", "signatures")}, separators=(",", ":"))
-            one = [signature["keyid"] for signature in envelope["signatures"]] == [key_id(issuer)]
-            need(one and (line + "\n").encode() == data, "BUNDLE_MALFORMED", "the manifest is not in its one spelling")
-            need(says["version"] == 1 and says["payloads"] in ("included", "withheld"), "BUNDLE_MALFORMED", "a newer format")
-            workspace = says["workspace"] == says["issuer"].split("/")[0]
-            need(auditors[issuer] == says["issuer"] and workspace, "ISSUER_UNTRUSTED", says["issuer"])
-            names = [entry["name"] for entry in says["members"]]
-            same = [name for name, _ in subjects(content)] == names == sorted(set(names), key=str.encode)
-            there = ("evidence/payloads.zst" in names) == (says["payloads"] == "included")
-            need(same and there and not set(REQUIRED) - set(names), "BUNDLE_MALFORMED", "the manifest contradicts itself")
-            listed = iter([(entry, digest) for entry, (_, digest) in zip(says["members"], subjects(content))])
-            continue
-        entry, digest = next(listed, (None, None))
-        need(entry, "BUNDLE_MEMBER_UNEXPECTED", name)
-        need(name.encode() >= entry["name"].encode(), "BUNDLE_MEMBER_UNEXPECTED", name)
-        need(name == entry["name"], "BUNDLE_MEMBER_MISMATCH", f"{entry['name']} is missing")
-        intact = size == entry["size"] and hashlib.sha256(data).hexdigest() == digest
-        need(intact, "BUNDLE_MEMBER_MISMATCH", f"{name} was changed")
-        found[name] = data
-    need(next(listed, None) is None, "BUNDLE_MEMBER_MISMATCH", "a member is missing at the end")
+    found = {name: data for name, _, data in members(file)}
+    says, issuer, listed = manifest(found.pop("manifest.dsse.json"), found, policy)
+    names = {entry["name"] for entry, _ in listed}
+    extra = next((name for name in found if name not in names), None)
+    need(extra is None, "BUNDLE_MEMBER_UNEXPECTED", extra)
+    for entry, digest in listed:
+        data = found.get(entry["name"])
+        intact = data is not None and len(data) == entry["size"] and hashlib.sha256(data).hexdigest() == digest
+        need(intact, "BUNDLE_MEMBER_MISMATCH", f"{entry['name']} was changed, or is missing")
 
     origin = found["evidence/checkpoint"].split(b"\n")[0].decode("utf-8", "replace")
     of_workspace = role_of(origin) == "monitor" and origin.split("/")[0] == says["workspace"]
     need(of_workspace and origin in policy.logs, "CHECKPOINT_INVALID", f"{origin} is not pinned")
-    logs, heads = {}, {}
-    for log, name, role in (("audit", says["issuer"], 1), ("evidence", origin, 0)):
-        logs[log] = records(found[f"{log}/events"], name, policy.logs[name]["public"], role)
-        size, root, cosigned = checkpoint(found[f"{log}/checkpoint"], name, policy, f"{log}/checkpoint")
+    logs, keys, heads = {}, {}, {}
+    sides = (("audit", says["issuer"], 1), ("evidence", origin, 0))
+    for log, name, role in sides:
+        logs[log], keys[log] = records(found[f"{log}/events"], name, policy.logs[name]["public"], role)
+        for rotated in (found_["fields"] for found_ in logs[log] if found_["kind"] == 2):
+            if rotated["purpose"] != PURPOSE_LOG:
+                policy.learn_witness(says["workspace"], ("monitor", "auditor")[role], rotated["public"])
+    revoked = {entry["fields"]["public"] for log in logs.values() for entry in log
+               if entry["kind"] == 7 and entry["fields"]["purpose"] != PURPOSE_LOG}
+    policy.witnesses = [(name, key) for name, key in policy.witnesses if key["public"] not in revoked]
+    need(keys["audit"][-1][1] == issuer, "KEY_OUT_OF_VALIDITY", "the audit log retired the key of this manifest")
+    signers = [public for _, public in keys["audit"]]
+    for log, name, _ in sides:
+        size, root, cosigned = checkpoint(found[f"{log}/checkpoint"], name, keys[log], policy, f"{log}/checkpoint")
         check_tree(logs[log], size, root, found[f"{log}/proof"], f"{log}/proof")
         heads[log] = (size, root, cosigned)
     audit, evidence = logs["audit"], logs["evidence"]
     check_revoked(evidence, origin, audit)
     check_revoked(audit, says["issuer"], evidence)
     check_sessions(evidence, says["agent"], origin)
-    report = check_run(found, says, issuer, audit, heads["evidence"][0], heads["evidence"][1], origin)
-    check_configs(found, issuer, audit, evidence)
+    report = check_run(found, says, signers, audit, heads["evidence"][0], heads["evidence"][1], origin)
+    check_configs(found, signers, audit, evidence)
     payloads = check_payloads(found.get("evidence/payloads.zst"), says, evidence)
     return {"run_id": report["run_id"], "agent": report["agent"], "status": report["status"], "label": report["label"],
             "evidence_events": len(evidence), "audit_events": len(audit), "payloads": payloads,
             "witnesses": {log: names for log, (_, _, names) in heads.items()}, "issuer": key_id(issuer)}
-
 
 def main(arguments):
     if len(arguments) != 2:
@@ -587,17 +588,13 @@ def main(arguments):
         with open(arguments[0], "rb") as file:
             print(json.dumps(verify(file, policy)))
         return 0
-    except OSError as error:
-        print(f"call: {error}", file=sys.stderr)
-        return 2
-    except Refused as refused:
+    except (OSError, Refused) as refused:
         print(refused, file=sys.stderr)
-        return 2 if str(refused).startswith("call:") else 1
+        return 2 if isinstance(refused, OSError) or str(refused).startswith("call:") else 1
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
         # JSON of another shape than the pages describe.
         print(f"BUNDLE_MALFORMED: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
-
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -10,7 +10,7 @@ use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, Role};
 use amc_core::{Digest, Tier};
 use amc_evidence::{Draft, VerifiedEvent};
 
-use crate::world::{self, Aims, Keys, Parts, Plan, World};
+use crate::world::{self, Aims, Key, Keys, Parts, Plan, World};
 
 type Members = std::collections::BTreeMap<String, Vec<u8>>;
 
@@ -43,6 +43,7 @@ impl Bench {
             ("whole", self.whole.clone()),
             ("without-payloads", self.world.export_with(Payloads::Withheld).0),
             ("targeted", targeted(&self.world)),
+            ("after-rotations", rotated().export()),
         ]
     }
 
@@ -291,8 +292,25 @@ impl Bench {
             reason: "the host was lost".into(),
         };
         audit.append(Draft::new(Tier::Observed, revoked));
+        let retired = Parts::of(&rotated().export()).pack(&self.world.keys.auditor);
+        bad(Code::KeyOutOfValidity, "manifest-by-a-retired-key", retired);
         bad(Code::KeyRevoked, "revoked-key", World::run(keys, evidence, audit, 2, Aims::default()).export());
     }
+}
+
+/// The same workspace after both log keys and a witness's key changed, under the policy of the first keys.
+fn rotated() -> World {
+    let (mut keys, mut evidence, mut audit) = World::logs(Plan::default());
+    let [monitor, auditor, witness] = [50, 51, 52].map(Key::new);
+    evidence.rotate(KeyPurpose::Log, &monitor);
+    audit.rotate(KeyPurpose::Log, &auditor);
+    audit.rotate(KeyPurpose::Witness, &witness);
+    keys = Keys { monitor, auditor, auditor_witness: witness, ..keys };
+    evidence.at(evidence.now_ns() + world::DAY);
+    world::session(&mut evidence, &world::agent(), 50);
+    let cosigned = world::checkpoint_cosigned(&keys, &evidence);
+    audit.at(evidence.now_ns() + world::S).append(Draft::new(Tier::Observed, cosigned));
+    World::run(keys, evidence, audit, 2, Aims::default())
 }
 
 /// A bundle of the same issuer whose run had a target.
