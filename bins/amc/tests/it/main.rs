@@ -9,6 +9,7 @@ mod boundary;
 mod bundle_more;
 mod certs;
 mod channels;
+mod ci_recipe;
 mod configs;
 mod doctor;
 mod gate_outputs;
