@@ -21,7 +21,7 @@ use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, read_frame, writ
 
 use crate::daemon::{Daemon, RunningGateway};
 use crate::sessions::refusal;
-use crate::{channels, operator};
+use crate::{channels, operator, probes};
 
 /// Answers under way on one connection: as many flushes as a busy gateway can overlap.
 const UNDER_WAY: usize = 1024;
@@ -117,6 +117,8 @@ fn take(daemon: &Arc<Daemon>, pid: Option<i32>, request: GatewayRequest) -> Resu
         }
         GatewayRequest::Record(event) | GatewayRequest::Announce(event) => record(daemon, *event),
         GatewayRequest::Receipts { lease, request_id } => receipts(daemon, &lease, &request_id),
+        GatewayRequest::ProbePlan => Ok(Answer::Ready(probes::plan(daemon))),
+        GatewayRequest::Probe(report) => probes::take(daemon, *report).map(Answer::Ready),
     }
 }
 

@@ -12,6 +12,7 @@ mod hourly;
 mod init;
 mod leases;
 mod operator;
+mod probes;
 mod reindex;
 mod rotate;
 mod secrets;

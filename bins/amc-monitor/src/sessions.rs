@@ -55,6 +55,8 @@ struct Open {
     /// The UTC day that it is for, where it is of a lease by hand.
     day: Option<i64>,
     calls_under_way: u32,
+    /// Whether the agent's side reported a probe.
+    probed: bool,
     /// Since when nothing begins in it any more.
     closing_since_ns: Option<i64>,
 }
@@ -186,6 +188,14 @@ impl Sessions {
         self.live().sessions.get(&session).map(|open| open.agent.clone())
     }
 
+    /// Notes a probe of the agent's side: whether it is the session's first. `None` where the session
+    /// is no lease's by hand.
+    pub(crate) fn probed_by_hand(&self, session: SessionId) -> Option<bool> {
+        let mut live = self.live();
+        let open = live.sessions.get_mut(&session).filter(|open| open.day.is_some())?;
+        Some(!std::mem::replace(&mut open.probed, true))
+    }
+
     /// Sessions that are open.
     pub(crate) fn ids(&self) -> Vec<SessionId> {
         let mut ids: Vec<SessionId> = self.live().sessions.keys().copied().collect();
@@ -284,7 +294,7 @@ impl Sessions {
 
 impl Open {
     fn new(agent: AgentId, lease: LeaseId, day: Option<i64>) -> Self {
-        Open { agent, lease, day, calls_under_way: 0, closing_since_ns: None }
+        Open { agent, lease, day, calls_under_way: 0, probed: false, closing_since_ns: None }
     }
 
     fn is_over(&self, now_ns: i64) -> bool {

@@ -65,6 +65,8 @@ pub(crate) struct Targets {
     pub(crate) trusted: Vec<(String, i32)>,
     /// Directories in which secrets may lie about, beside `HOME` and the work directory.
     pub(crate) look: Vec<PathBuf>,
+    /// Whether the numbers may be those of another machine or namespace.
+    pub(crate) elsewhere: bool,
     /// Users whose session buses and container engines are tried beside the agent's own.
     pub(crate) users: Vec<u32>,
 }

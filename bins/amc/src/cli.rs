@@ -35,6 +35,8 @@ pub(crate) enum Verb {
     Down,
     /// What runs, and where.
     Status,
+    /// Probe the trust boundary from where an agent runs that AMC does not start.
+    Probe(ProbePlan),
     /// What this machine can do for keeping an agent apart, and what would help.
     Doctor,
     /// Run an unmodified agent under the monitor.
@@ -505,6 +507,17 @@ pub(crate) struct ReceiptVerifyPlan {
     /// The trust policy that pins the monitor.
     #[arg(long, value_name = "FILE")]
     pub(crate) trust: Option<PathBuf>,
+}
+
+/// How `probe` finds its gateway.
+#[derive(Args)]
+pub(crate) struct ProbePlan {
+    /// The lease's token; better in AMC_LEASE, since other users can read command lines.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) lease: Option<String>,
+    /// The gateway, instead of AMC_GATEWAY, OPENAI_BASE_URL or ANTHROPIC_BASE_URL.
+    #[arg(long, value_name = "URL")]
+    pub(crate) gateway: Option<String>,
 }
 
 /// What `trust pin` takes.

@@ -15,6 +15,7 @@ mod gateway;
 mod ingest;
 mod leases;
 mod ledger;
+mod probe;
 mod receipts;
 mod runs;
 mod services;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         Verb::Bank { verb: BankVerb::Verify { file } } => ("bank verify", bank::verify(&opening, file.as_deref())),
         Verb::Target { verb: TargetVerb::Diff(plan) } => ("target diff", targets::diff(&opening, &plan)),
         Verb::Epoch { .. } => return signers::become_auditor("epoch", common.json),
+        Verb::Probe(plan) => ("probe", probe::probe(&plan)),
         Verb::Doctor => ("doctor", doctor::doctor(&opening)),
         Verb::Verify(plan) => ("verify", verify::verify(&opening, &plan)),
         Verb::Report(plan) => ("report", runs::report(&opening, &plan)),

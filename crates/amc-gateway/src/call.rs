@@ -23,7 +23,7 @@ use crate::refusal::Failure;
 use crate::routes::RouteError;
 use crate::state::{Gateway, Settings};
 use crate::tap::Source;
-use crate::{credentials, facts, headers, limits, receipts, redact, websocket};
+use crate::{credentials, facts, headers, limits, probes, receipts, redact, websocket};
 
 /// Answers one request, whatever it is.
 pub(crate) async fn handle(gateway: Arc<Gateway>, mut request: Request<Incoming>) -> Response<AnswerBody> {
@@ -32,6 +32,7 @@ pub(crate) async fn handle(gateway: Arc<Gateway>, mut request: Request<Incoming>
     let (head, body) = request.into_parts();
     let dialect = dialect(&settings, &head);
     let answered = match head.uri.path().strip_prefix("/amc/") {
+        Some("probe") => probes::route(&gateway, &head, body).await,
         Some(rest) => receipts::own_route(&gateway, &head, rest).await,
         None => call(&gateway, settings, head, body, upgrade).await,
     };

@@ -25,6 +25,7 @@ mod limits;
 mod log;
 mod metrics;
 mod monitor;
+mod probes;
 mod receipts;
 mod record;
 mod redact;

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use amc_core::kinds::{EgressStarted, GatewayReloaded, GatewayStarted};
+use amc_core::kinds::{EgressStarted, GatewayReloaded, GatewayStarted, ProbeAttempt};
 use amc_core::{Digest, LeaseId};
 use amc_workspace::protocol::gateway::{
-    GatewayEvent, GatewayReply, GatewayRequest, LeaseGrant, ReceiptPair, Recorded, Welcome,
+    GatewayEvent, GatewayReply, GatewayRequest, LeaseGrant, ReceiptPair, Recorded, ReportedProbe, Welcome,
 };
 use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, decode_frame, encode_frame, frame_len};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
@@ -239,6 +239,22 @@ impl Monitor {
     pub(crate) async fn receipts(&self, lease: LeaseId, request_id: String) -> Result<ReceiptPair, ChannelError> {
         match self.look_up(GatewayRequest::Receipts { lease, request_id }).await? {
             GatewayReply::Receipts(pair) => Ok(pair),
+            _ => Err(ChannelError::Unexpected),
+        }
+    }
+
+    /// What a probe on the agent's side is to try.
+    pub(crate) async fn probe_plan(&self) -> Result<(String, Vec<(String, i32)>), ChannelError> {
+        match self.look_up(GatewayRequest::ProbePlan).await? {
+            GatewayReply::ProbePlan { home, trusted } => Ok((home, trusted)),
+            _ => Err(ChannelError::Unexpected),
+        }
+    }
+
+    /// Hands over what a probe on the agent's side gave; returns when it is durable.
+    pub(crate) async fn probe(&self, probe: ReportedProbe) -> Result<(u64, Vec<ProbeAttempt>), ChannelError> {
+        match self.lookups.ask(GatewayRequest::Probe(Box::new(probe))).await? {
+            GatewayReply::Probed { index, attempts } => Ok((index, attempts)),
             _ => Err(ChannelError::Unexpected),
         }
     }

@@ -16,6 +16,8 @@ use amc_core::SOFTWARE;
 use amc_core::kinds::{EgressStarted, GatewayStarted};
 use amc_workspace::GatewayConfig;
 use amc_workspace::config::EgressConfig;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -29,7 +31,7 @@ use crate::egress::{self, Egress, Resolver};
 use crate::error::GatewayError;
 use crate::monitor::Monitor;
 use crate::state::Gateway;
-use crate::{call, log, metrics, reload};
+use crate::{call, log, metrics, probes, reload};
 
 /// How a gateway is started.
 #[derive(Debug)]
@@ -217,8 +219,12 @@ fn started(address: SocketAddr, config: &GatewayConfig) -> GatewayStarted {
 async fn connection(gateway: Arc<Gateway>, stream: TcpStream, mut stopped: watch::Receiver<bool>) {
     // The pieces of a stream are small and must not wait for each other.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
+    let ends = stream.peer_addr().ok().zip(stream.local_addr().ok());
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let gateway = Arc::clone(&gateway);
+        if let Some((peer, own)) = ends {
+            request.extensions_mut().insert(probes::Ends { peer, own });
+        }
         async move { Ok::<_, Infallible>(call::handle(gateway, request).await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());

@@ -1,6 +1,7 @@
 //! The trusted side of the boundary probe: it says what is to be tried, repeats every attempt as a
 //! control, compares what the probe got with what is really there, and decides.
 
+mod elsewhere;
 mod judge;
 mod schedule;
 mod targets;
@@ -10,11 +11,13 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use amc_core::kinds::{ProbeAttempt, ProbeOutcome, ProbeTarget};
+use amc_workspace::protocol::gateway::{PROBE_ATTEMPTS_MAX, PROBE_SUBJECT_BYTES_MAX};
 use serde::Deserialize;
 
 use crate::environment::Environment;
 use crate::isolation::{Chosen, Purpose, Start};
 
+pub use elsewhere::report;
 pub use schedule::{EVERY, repeat};
 pub use targets::{Ask, Targets};
 
@@ -22,9 +25,6 @@ pub use targets::{Ask, Targets};
 const LINES_MAX: usize = 65_536;
 /// A line above this is no probe's.
 const LINE_BYTES_MAX: u64 = 16 * 1024;
-/// Most attempts of one event, and bytes of a subject: together they stay within an event's bound.
-const ATTEMPTS_MAX: usize = 448;
-const SUBJECT_BYTES_MAX: usize = 112;
 
 /// What the probe says; see `amc-sandbox-init`.
 #[derive(Debug, Deserialize)]
@@ -134,10 +134,10 @@ fn judged(lines: Vec<Line>, judge: &judge::Judge<'_>) -> Probed {
 /// At most as many attempts as an event holds; what says something is kept first.
 pub fn bounded(mut attempts: Vec<ProbeAttempt>) -> Vec<ProbeAttempt> {
     for attempt in &mut attempts {
-        let end = attempt.subject.floor_char_boundary(SUBJECT_BYTES_MAX);
+        let end = attempt.subject.floor_char_boundary(PROBE_SUBJECT_BYTES_MAX);
         attempt.subject.truncate(end);
     }
-    if attempts.len() > ATTEMPTS_MAX {
+    if attempts.len() > PROBE_ATTEMPTS_MAX {
         let weight = |attempt: &ProbeAttempt| match attempt.outcome {
             ProbeOutcome::Reached => 0,
             ProbeOutcome::Inconclusive => 1,
@@ -145,7 +145,7 @@ pub fn bounded(mut attempts: Vec<ProbeAttempt>) -> Vec<ProbeAttempt> {
             ProbeOutcome::Absent => 3,
         };
         attempts.sort_by_key(weight);
-        attempts.truncate(ATTEMPTS_MAX);
+        attempts.truncate(PROBE_ATTEMPTS_MAX);
     }
     attempts
 }

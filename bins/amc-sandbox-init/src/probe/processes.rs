@@ -35,7 +35,7 @@ pub(super) fn try_all(out: &mut Out, plan: &Plan) -> io::Result<()> {
     let on_decoy: Vec<Option<Got>> =
         WAYS.iter().map(|(_, attempt)| decoy.as_ref().map(|decoy| tried(*attempt, decoy.pid()))).collect();
     // Numbers of another pid namespace mean other processes here.
-    let own_numbers = matches!(plan.isolation, Isolation::Namespaces { .. });
+    let own_numbers = plan.targets.elsewhere || matches!(plan.isolation, Isolation::Namespaces { .. });
     for (name, number) in &plan.targets.trusted {
         let pid = Pid::from_raw(*number);
         for ((way, attempt), decoy) in WAYS.iter().zip(&on_decoy) {

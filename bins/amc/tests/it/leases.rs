@@ -11,9 +11,9 @@ use crate::home::{PROVIDER_KEY, TestHome, files_under, model, set_secret};
 use crate::services::Up;
 
 /// What came back: status and body.
-struct Reply {
-    status: u16,
-    text: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) text: String,
 }
 
 /// One chat call with a token in a header of choice.
@@ -25,7 +25,7 @@ fn call(listen: &str, header: &str, body: &Value) -> Reply {
     send(listen, "/openai/v1/chat/completions", header, &body.to_string())
 }
 
-fn send(listen: &str, path: &str, header: &str, body: &str) -> Reply {
+pub(crate) fn send(listen: &str, path: &str, header: &str, body: &str) -> Reply {
     let mut stream = TcpStream::connect(listen).expect("the gateway listens");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
     let len = body.len();

@@ -21,6 +21,7 @@ mod json;
 mod leases;
 mod passphrases;
 mod probe;
+mod probe_elsewhere;
 mod reported;
 mod reports;
 mod roles;

@@ -144,14 +144,23 @@ fn with_decoy(
     outcome: ProbeOutcome,
     decoy: Option<Got>,
 ) -> (String, ProbeOutcome) {
-    if target != ProbeTarget::TrustedProcess || outcome != ProbeOutcome::Denied {
-        return (subject, outcome);
+    if outcome != ProbeOutcome::Denied || target != ProbeTarget::TrustedProcess || decoy == Some(Got::Reached) {
+        (subject, outcome)
+    } else if is_way_closed(target, &subject, decoy) {
+        (format!("{subject} (closed towards a decoy too)"), outcome)
+    } else {
+        (subject, ProbeOutcome::Inconclusive)
     }
-    match decoy {
-        Some(Got::Reached) => (subject, outcome),
-        Some(_) if !subject.starts_with("signal ") => (format!("{subject} (closed towards a decoy too)"), outcome),
-        Some(_) | None => (subject, ProbeOutcome::Inconclusive),
-    }
+}
+
+/// Whether a refusal says something, by what the same gave on a decoy.
+pub(super) fn is_way_closed(target: ProbeTarget, subject: &str, decoy: Option<Got>) -> bool {
+    target != ProbeTarget::TrustedProcess
+        || match decoy {
+            Some(Got::Reached) => true,
+            Some(_) => !subject.starts_with("signal "),
+            None => false,
+        }
 }
 
 fn entered(path: &Path, attempt: impl FnOnce(&Path) -> io::Result<()>) -> Result<Option<String>, Control> {

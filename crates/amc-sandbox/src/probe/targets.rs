@@ -72,6 +72,8 @@ pub struct Targets {
     pub look: Vec<PathBuf>,
     /// Users whose session buses and container engines are tried beside the agent's own.
     pub users: Vec<u32>,
+    /// Whether the numbers may be those of another machine or namespace.
+    pub elsewhere: bool,
 }
 
 impl Targets {
@@ -94,6 +96,21 @@ impl Targets {
             trusted,
             look: std::env::var_os("HOME").map(PathBuf::from).into_iter().collect(),
             users: vec![rustix::process::geteuid().as_raw()],
+            elsewhere: false,
+        }
+    }
+
+    /// What is tried where the agent runs and AMC does not start it: the names that every home has.
+    pub fn elsewhere(home: &Path, trusted: Vec<(String, i32)>) -> Self {
+        let sockets = ["monitor.sock", "gateway.sock", "auditor.sock"];
+        Targets {
+            files: FILES.iter().map(|name| (*name).to_owned()).collect(),
+            dirs: DIRS.iter().map(|name| (*name).to_owned()).collect(),
+            sockets: sockets.map(|name| Ask { bytes: request(home, name), socket: format!("run/{name}") }).into(),
+            trusted,
+            look: Vec::new(),
+            users: Vec::new(),
+            elsewhere: true,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use amc_core::kinds::{
     AgentKeyIgnored, ConfigState, EgressBlocked, EgressStarted, EgressTunnel, GatewayReloaded, GatewayStarted,
-    LeaseScope, LlmRequest, LlmResponse, UpstreamAttempt, WebSocketClosed,
+    LeaseScope, LlmRequest, LlmResponse, ProbeAttempt, ProbeTarget, UpstreamAttempt, WebSocketClosed,
 };
 use amc_core::{AgentId, Digest, LeaseId, SessionId};
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,55 @@ pub enum GatewayRequest {
     EgressStarted(EgressStarted),
     /// The gateway has read its configuration again.
     Reloaded(GatewayReloaded),
+    /// What a probe on the agent's side is to try.
+    ProbePlan,
+    /// What a probe on the agent's side gave; answered with [`GatewayReply::Probed`] when it is durable.
+    Probe(Box<ReportedProbe>),
 }
+
+/// What a probe gave, as the agent's side reports it. Only a lease that no wrapper uses can report one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedProbe {
+    /// The lease that it came with.
+    pub lease: LeaseId,
+    /// The lease's open session.
+    pub session: SessionId,
+    /// Every attempt, at most [`PROBE_ATTEMPTS_MAX`].
+    pub attempts: Vec<ReportedAttempt>,
+    /// The user of the process that sent it, where that process is on this machine and in the
+    /// gateway's network namespace: seen by the gateway, not reported.
+    pub peer_uid: Option<u32>,
+}
+
+/// One attempt of a probe on the agent's side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedAttempt {
+    /// What it tried to get at.
+    pub target: ProbeTarget,
+    /// How and where, at most [`PROBE_SUBJECT_BYTES_MAX`] bytes.
+    pub subject: String,
+    /// What it gave there, before any control.
+    pub got: ReportedGot,
+}
+
+/// What an attempt gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportedGot {
+    /// It worked.
+    Reached,
+    /// It was refused.
+    Denied,
+    /// There is nothing.
+    Absent,
+    /// It broke, and says nothing.
+    Unclear,
+}
+
+/// Most attempts of one probe, and bytes of a subject: together they stay within an event's bound.
+pub const PROBE_ATTEMPTS_MAX: usize = 448;
+/// As said at [`PROBE_ATTEMPTS_MAX`].
+pub const PROBE_SUBJECT_BYTES_MAX: usize = 112;
 
 /// Evidence from the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +173,20 @@ pub enum GatewayReply {
     Receipts(ReceiptPair),
     /// Understood and not carried out.
     Refused(Refusal),
+    /// What a probe on the agent's side is to try: the home's path and trusted processes.
+    ProbePlan {
+        /// The home.
+        home: String,
+        /// Name and process id.
+        trusted: Vec<(String, i32)>,
+    },
+    /// The probe is judged and durable.
+    Probed {
+        /// Index of the event.
+        index: u64,
+        /// The attempts, decided.
+        attempts: Vec<ProbeAttempt>,
+    },
 }
 
 /// What a gateway starts with.
