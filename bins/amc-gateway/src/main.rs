@@ -52,6 +52,16 @@ fn start(home: Option<&Path>, listen_override: Option<SocketAddr>) -> Result<(),
     let working_dir = std::env::current_dir().map_err(|error| (format!("no working directory: {error}"), 3))?;
     let home =
         Home::find(home, variable.as_deref(), &working_dir).map_err(|error: HomeError| (error.to_string(), 2))?;
+    // Before there is a second thread; what the machine does not offer is told.
+    let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(std::env::var_os);
+    let certificates: Vec<PathBuf> =
+        named.flat_map(|value| std::env::split_paths(&value).collect::<Vec<_>>()).collect();
+    let hardening = amc_gateway::harden(&certificates);
+    if hardening.landlock == "none" || !hardening.seccomp {
+        let line = serde_json::json!({ "level": "warn", "event": "not_hardened", "landlock": hardening.landlock,
+            "seccomp": hardening.seccomp, "no_new_privileges": hardening.no_new_privileges });
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
     let resolver = Resolver::default();
     let options = Options { socket: home.gateway_socket(), listen_override, ready: print_address, resolver };
     amc_gateway::run(options).map_err(|error| (error.to_string(), error.exit_code()))

@@ -20,6 +20,7 @@ pub mod egress;
 mod error;
 mod facts;
 mod forward;
+mod harden;
 mod headers;
 mod limits;
 mod log;
@@ -39,4 +40,5 @@ mod upstream;
 mod websocket;
 
 pub use error::GatewayError;
+pub use harden::{Hardening, harden};
 pub use server::{Options, run, serve};

@@ -161,7 +161,8 @@ pub fn variables(name: &str, dialect: Dialect, origin: &str, lease: &str) -> Vec
 /// The variables that send a program's other traffic through the egress proxy, and its model calls
 /// past it. Programs differ in which spelling they read.
 pub fn proxy_variables(proxy: &str, lease: &str) -> Vec<(String, String)> {
-    let url = format!("http://{lease}@{proxy}");
+    // Python's own library sends credentials only where there is a password.
+    let url = format!("http://amc:{lease}@{proxy}");
     let upper = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"].into_iter().map(|name| (name.to_owned(), url.clone()));
     let lower = ["https_proxy", "http_proxy", "all_proxy"].into_iter().map(|name| (name.to_owned(), url.clone()));
     let local = ["NO_PROXY", "no_proxy"].into_iter().map(|name| (name.to_owned(), LOCAL.to_owned()));

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use amc_workspace::protocol::Client;
+use amc_workspace::protocol::operator::{OperatorReply, OperatorRequest};
 use serde_json::json;
 
 use crate::home::{TestHome, model};
@@ -48,7 +50,23 @@ fn the_end_of_its_monitor_is_no_failure_of_the_gateway() {
     let home = TestHome::new();
     home.wrap_sh("true").ends(0);
     let log = fs::read_to_string(home.file("run/gateway.log")).unwrap_or_default();
-    assert!(log.is_empty(), "{log}");
+    assert!(!log.contains("monitor"), "{log}");
+}
+
+#[test]
+fn the_gateway_gives_up_what_it_does_not_need() {
+    let home = TestHome::new();
+    let (_up, _) = Up::start(&home);
+    let mut client =
+        Client::<OperatorRequest, OperatorReply>::connect(&home.file("run/monitor.sock")).expect("it runs");
+    let OperatorReply::Status(status) = client.call(OperatorRequest::Status).expect("an answer") else {
+        panic!("no status")
+    };
+    let pid = status.gateway_pid.expect("the gateway runs");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.lines().any(|found| found == line), "{line} in\n{status}");
+    }
 }
 
 #[test]

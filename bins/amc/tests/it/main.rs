@@ -12,6 +12,7 @@ mod channels;
 mod ci_recipe;
 mod configs;
 mod doctor;
+mod egress;
 mod gate_outputs;
 mod gateway_life;
 mod holder;
