@@ -6,8 +6,11 @@
 use std::fmt;
 
 use amc_core::Digest;
+use curve25519_dalek::edwards::EdwardsPoint;
 use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::batch;
 
 /// An Ed25519 public key: a point in its one encoding, and not of small order.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,21 +53,13 @@ pub fn verify_all(claims: &[Claim<'_>]) -> Vec<bool> {
     let strictly = |claim: &Claim<'_>| claim.key.verify(claim.message, claim.signature).is_ok();
     let (batch, odd): (Vec<&Claim<'_>>, Vec<&Claim<'_>>) =
         claims.iter().partition(|claim| has_ordinary_point(claim.signature));
-    if batch.len() < BATCH_MIN || !holds_together(&batch) {
+    if batch.len() < BATCH_MIN || !batch::hold_together(&batch) {
         return claims.iter().map(strictly).collect();
     }
     if odd.is_empty() {
         return vec![true; claims.len()];
     }
     claims.iter().map(|claim| has_ordinary_point(claim.signature) || strictly(claim)).collect()
-}
-
-fn holds_together(claims: &[&Claim<'_>]) -> bool {
-    let messages: Vec<&[u8]> = claims.iter().map(|claim| claim.message).collect();
-    let signatures: Vec<_> =
-        claims.iter().map(|claim| ed25519_dalek::Signature::from_bytes(&claim.signature.0)).collect();
-    let keys: Vec<VerifyingKey> = claims.iter().map(|claim| claim.key.0).collect();
-    ed25519_dalek::verify_batch(&messages, &signatures, &keys).is_ok()
 }
 
 /// The y coordinates of the eight points of small order, little-endian: 0, 1, -1, and two of order 8.
@@ -125,6 +120,16 @@ impl PublicKey {
     /// The bytes as a digest-shaped value, as events carry them.
     pub fn to_digest(self) -> Digest {
         Digest(self.to_bytes())
+    }
+
+    /// The point itself.
+    pub(crate) fn point(&self) -> EdwardsPoint {
+        self.0.to_edwards()
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn verifying_key(&self) -> VerifyingKey {
+        self.0
     }
 
     /// Verifies `signature` over `message`, strictly.

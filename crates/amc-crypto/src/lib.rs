@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attestation;
+mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod dsse;
