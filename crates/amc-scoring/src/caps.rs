@@ -98,7 +98,15 @@ mod tests {
     }
 
     fn fact() -> Fact {
-        Fact { id: "llm.exchange", pass: true, tier: Tier::Observed, session: 0, day: 0, wall_ns: 0, events: vec![] }
+        Fact {
+            id: "llm.exchange",
+            pass: true,
+            tier: Tier::Observed,
+            session: 0,
+            day: 0,
+            wall_ns: 0,
+            events: vec![].into(),
+        }
     }
 
     fn good() -> Circumstances {

@@ -15,7 +15,7 @@ use amc_evidence::EventRecord;
 use crate::bank::Limits;
 use crate::configs::Configs;
 use crate::correlate::{Correlated, Judged, Worth};
-use crate::facts::{Fact, fact_kind};
+use crate::facts::{Fact, day_of, fact_kind};
 use crate::sessions::{Boundary, Outcome, Session, Sessions};
 
 /// Parts of names of variables that carry secrets; such a variable must not pass to an agent.
@@ -95,7 +95,7 @@ pub fn detect(
             SessionPurpose::Drill => {}
         }
     }
-    facts.sort();
+    facts.sort_unstable();
     facts
 }
 
@@ -134,9 +134,9 @@ impl<'a> Found<'_, 'a, '_> {
             pass,
             tier,
             session: self.position,
-            day: self.session.day(),
+            day: day_of(self.session.open_wall_ns),
             wall_ns: newest.unwrap_or(self.session.open_wall_ns),
-            events,
+            events: events.into(),
         });
     }
 

@@ -5,7 +5,7 @@
 //! *pending*: a gate may name them, and until something collects them the gate is out of reach.
 
 use amc_core::Tier;
-use amc_core::timestamp::NS_PER_S;
+use amc_core::timestamp::{NS_PER_S, utc_day};
 
 use crate::bank::is_document;
 
@@ -114,11 +114,65 @@ pub struct Fact {
     /// last for what was handed in outside of sessions.
     pub session: usize,
     /// UTC day on which its session opened, or on which it was handed in.
-    pub day: i64,
+    pub day: i32,
     /// When its newest event was recorded, nanoseconds since the epoch.
     pub wall_ns: i64,
     /// The events that it rests on, ascending. Those of the audit log are not among them.
-    pub events: Vec<u64>,
+    pub events: Indices,
+}
+
+/// Indices of events. Most facts rest on one or two, and there are millions of facts: those need no
+/// memory of their own.
+#[derive(Debug, Clone)]
+pub struct Indices(Kept);
+
+#[derive(Debug, Clone)]
+enum Kept {
+    One(u64),
+    Two([u64; 2]),
+    Many(Box<[u64]>),
+}
+
+impl From<Vec<u64>> for Indices {
+    fn from(indices: Vec<u64>) -> Self {
+        Indices(match indices.as_slice() {
+            [one] => Kept::One(*one),
+            [one, two] => Kept::Two([*one, *two]),
+            _ => Kept::Many(indices.into_boxed_slice()),
+        })
+    }
+}
+
+impl std::ops::Deref for Indices {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        match &self.0 {
+            Kept::One(one) => std::slice::from_ref(one),
+            Kept::Two(two) => two,
+            Kept::Many(many) => many,
+        }
+    }
+}
+
+impl PartialEq for Indices {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Indices {}
+
+impl PartialOrd for Indices {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Indices {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (**self).cmp(&**other)
+    }
 }
 
 /// A fact as one question sees it: at its effective tier and weight.
@@ -130,6 +184,12 @@ pub struct Weighed<'a> {
     pub tier: Tier,
     /// Tier weight × freshness, in basis points.
     pub weight_bp: u32,
+}
+
+/// The UTC day of a moment, in days since the epoch. A fact keeps it in four bytes, since there are
+/// millions of facts.
+pub fn day_of(wall_ns: i64) -> i32 {
+    i32::try_from(utc_day(wall_ns)).expect("64 bits of nanoseconds reach 106,752 days from the epoch")
 }
 
 /// Whole seconds from `wall_ns` to `as_of_ns`; 0 for what lies ahead.
@@ -211,6 +271,12 @@ mod tests {
         assert_eq!(freshness_bp(900 * DAY, HORIZON_S), 5_000);
         assert_eq!(freshness_bp(45 * DAY, HORIZON_S / 2), 5_000, "high risk: half the horizon");
         assert_eq!(freshness_bp(15 * DAY, HORIZON_S / 2), 10_000);
+    }
+
+    #[test]
+    fn days_of_all_moments_fit() {
+        assert_eq!((day_of(0), day_of(-1), day_of(86_400_000_000_000)), (0, -1, 1));
+        assert_eq!((day_of(i64::MIN), day_of(i64::MAX)), (-106_752, 106_751));
     }
 
     #[test]

@@ -222,10 +222,10 @@ struct Tally<'g, 'a> {
     events: u64,
     best: Vec<Weighed<'a>>,
     sessions: BTreeMap<usize, u64>,
-    days: BTreeMap<i64, u64>,
-    good_days: BTreeSet<i64>,
+    days: BTreeMap<i32, u64>,
+    good_days: BTreeSet<i32>,
     /// Facts of one session, which mostly follow each other: session, day, how many.
-    run: Option<(usize, i64, u64)>,
+    run: Option<(usize, i32, u64)>,
 }
 
 /// What was counted.

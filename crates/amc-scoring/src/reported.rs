@@ -8,13 +8,12 @@
 use std::collections::BTreeMap;
 
 use amc_core::kinds::{Attested, Fields, IngestType, Ingested, KeyPurpose};
-use amc_core::timestamp::utc_day;
 use amc_core::{AgentId, Digest, Finding, FindingCode, Tier};
 use amc_crypto::PublicKey;
 use amc_crypto::attestation::{self, AttestationPredicate};
 use amc_evidence::EventRecord;
 
-use crate::facts::{Fact, fact_kind};
+use crate::facts::{Fact, day_of, fact_kind};
 use crate::gate::Standing;
 use crate::select::Window;
 
@@ -107,8 +106,8 @@ fn result_fact(ingested: &Ingested, session: usize, record: &EventRecord) -> Opt
 fn fact_of(id: &str, pass: bool, tier: Tier, session: usize, record: &EventRecord) -> Fact {
     let kind = fact_kind(id).expect("facts of reports are registered, and a test makes each of them");
     let event = &record.event;
-    let day = utc_day(event.wall_ns);
-    Fact { id: kind.id, pass, tier, session, day, wall_ns: event.wall_ns, events: vec![event.index] }
+    let day = day_of(event.wall_ns);
+    Fact { id: kind.id, pass, tier, session, day, wall_ns: event.wall_ns, events: vec![event.index].into() }
 }
 
 fn expired(record: &EventRecord, ingested: &Ingested) -> Finding {

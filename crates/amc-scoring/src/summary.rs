@@ -112,12 +112,12 @@ pub(crate) fn fact_summaries(facts: &[Fact]) -> Vec<FactSummary> {
 
 /// Facts by UTC day and tier.
 pub(crate) fn timeline(facts: &[Fact]) -> Vec<DayTiers> {
-    let mut days: BTreeMap<i64, [u64; 4]> = BTreeMap::new();
+    let mut days: BTreeMap<i32, [u64; 4]> = BTreeMap::new();
     for fact in facts {
         days.entry(fact.day).or_default()[usize::from(fact.tier.code())] += 1;
     }
-    let line = |(day, [self_reported, attested, observed, observed_hardened]): (i64, [u64; 4])| DayTiers {
-        day: to_rfc3339(day.saturating_mul(NS_PER_DAY)).chars().take(10).collect(),
+    let line = |(day, [self_reported, attested, observed, observed_hardened]): (i32, [u64; 4])| DayTiers {
+        day: to_rfc3339(i64::from(day).saturating_mul(NS_PER_DAY)).chars().take(10).collect(),
         observed_hardened,
         observed,
         attested,

@@ -23,7 +23,15 @@ pub(crate) fn spread(tier: Tier, groups: &[(usize, i64, usize)]) -> Vec<Fact> {
 }
 
 pub(crate) fn fact(id: &'static str, pass: bool, tier: Tier, session: usize, day: i64, index: u64) -> Fact {
-    Fact { id, pass, tier, session, day, wall_ns: day * NS_PER_DAY, events: vec![index] }
+    Fact {
+        id,
+        pass,
+        tier,
+        session,
+        day: i32::try_from(day).unwrap(),
+        wall_ns: day * NS_PER_DAY,
+        events: vec![index].into(),
+    }
 }
 
 pub(crate) const GOOD: Standing =

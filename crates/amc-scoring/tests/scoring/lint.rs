@@ -170,7 +170,7 @@ impl Want {
             let mut at = 0;
             let moved = facts.iter().cloned().map(|mut fact| {
                 if self.has(&fact) {
-                    fact.day = 100 + at % (i64::try_from(self.days).expect("small") - 1);
+                    fact.day = 100 + at % (i32::try_from(self.days).expect("small") - 1);
                     at += 1;
                 }
                 fact
@@ -215,8 +215,9 @@ fn place(at: u64, among: u64) -> usize {
 
 fn fact(id: &str, pass: bool, session: usize, day: usize, index: u64) -> Fact {
     let id = fact_kind(id).expect("the bank's parser knows it").id;
-    let day = 100 + i64::try_from(day).expect("small");
-    Fact { id, pass, tier: Tier::ObservedHardened, session, day, wall_ns: day * NS_PER_DAY, events: vec![index] }
+    let day = 100 + i32::try_from(day).expect("small");
+    let wall_ns = i64::from(day) * NS_PER_DAY;
+    Fact { id, pass, tier: Tier::ObservedHardened, session, day, wall_ns, events: vec![index].into() }
 }
 
 /// More documents than anybody has, of every type, attested, on many days.
