@@ -120,6 +120,9 @@ impl TestMonitor {
                 }
             }
             GatewayRequest::Record(event) | GatewayRequest::Announce(event) => self.record(*event),
+            GatewayRequest::ProbePlan | GatewayRequest::Probe(_) => {
+                GatewayReply::Refused(Refusal::Invalid("probes are tried against the real monitor".into()))
+            }
             GatewayRequest::Receipts { lease, request_id } => {
                 let agent = agent_of(&lease);
                 GatewayReply::Receipts(
