@@ -11,6 +11,7 @@ mod certs;
 mod channels;
 mod ci_recipe;
 mod configs;
+mod deploy;
 mod doctor;
 mod egress;
 mod gate_outputs;
