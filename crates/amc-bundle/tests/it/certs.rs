@@ -309,3 +309,19 @@ fn page_and_badge_show_the_verified_figures() {
         assert!(badge.contains(wanted), "{wanted}: {badge}");
     }
 }
+
+#[test]
+fn schema_page_and_predicate_agree() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../docs/formats/certificate.schema.json")).expect("JSON");
+    let page = include_str!("../../../../docs/formats/certificate.md");
+    let says = serde_json::to_value(predicate(&world(), POLICY)).expect("plain values serialise");
+    let keys = |value: &serde_json::Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&schema["properties"]), keys(&says));
+    assert_eq!(keys(&schema["properties"]["policy"]["properties"]), keys(&says["policy"]));
+    let required = schema["required"].as_array().expect("a list").len();
+    assert_eq!(required, keys(&says).len(), "every member is required");
+    for key in keys(&says) {
+        assert!(page.contains(&format!("`{key}`")), "{key} is on the page");
+    }
+}
