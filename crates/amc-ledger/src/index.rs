@@ -37,7 +37,7 @@ pub(crate) struct Index {
 }
 
 /// How long a database that was just dropped in this process may take to let its lock go.
-const LET_GO: Duration = Duration::from_secs(5);
+pub(crate) const LET_GO: Duration = Duration::from_secs(5);
 
 /// Opens the database. sled's background threads keep its lock for a moment after the last handle is
 /// dropped; the log's own lock says that nobody else has it, so that moment is waited out.

@@ -3,14 +3,16 @@
 //! Needs the writer's lock and no key. Changes no evidence: a tile that is there and differs
 //! refuses.
 
+use std::io::ErrorKind;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use amc_core::FindingCode;
 use amc_crypto::merkle::Frontier;
 use amc_evidence::Event;
 
 use crate::error::{FileError, ReindexError};
-use crate::index::{CHUNK_EVENTS, Index};
+use crate::index::{CHUNK_EVENTS, Index, LET_GO};
 use crate::reader::{LogReader, damage};
 use crate::recovery;
 use crate::storage::Files;
@@ -35,12 +37,7 @@ pub fn reindex(dir: &Path) -> Result<Reindexed, ReindexError> {
     let reader = LogReader::over(&files)?;
     let _lock = recovery::lock(&files)?;
     let place = dir.join("index");
-    match std::fs::remove_dir_all(&place) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(FileError { what: "empty", path: place, source }.into());
-        }
-        _ => {}
-    }
+    remove(&place)?;
     let index = Index::open(&place)?;
     let mut done = Reindexed { events: 0, tiles: 0 };
     let (mut edge, mut frontier) = (Edge::default(), Frontier::new());
@@ -72,6 +69,25 @@ pub fn reindex(dir: &Path) -> Result<Reindexed, ReindexError> {
     index.add(&chunk, done.events)?;
     index.flush()?;
     Ok(done)
+}
+
+/// Removes the old index. A database that was dropped in this process a moment ago may still write a file into the
+/// directory while it is emptied; the log's lock says that nobody else does, so that moment is waited out.
+fn remove(place: &Path) -> Result<(), FileError> {
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match std::fs::remove_dir_all(place) {
+            Ok(()) => return Ok(()),
+            Err(source) if source.kind() == ErrorKind::NotFound && !place.exists() => return Ok(()),
+            Err(source)
+                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty)
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(source) => return Err(FileError { what: "empty", path: place.to_owned(), source }),
+        }
+    }
 }
 
 /// Whether the tile was missing; it is stored now.

@@ -141,6 +141,27 @@ fn reindexing_rebuilds_index_and_tiles_and_nothing_else() {
 }
 
 #[test]
+fn files_that_appear_while_the_old_index_is_removed_are_waited_out() {
+    let log = log_of(40);
+    let index = log.path().join("index");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // What a database does that was dropped and has not ended yet, for a while.
+        scope.spawn(|| {
+            for number in 0..2_000 {
+                let _ = std::fs::write(index.join(format!("late-{}", number % 40)), b"late");
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        let mut rebuilt = 0;
+        while !done.load(std::sync::atomic::Ordering::SeqCst) || rebuilt == 0 {
+            assert_eq!(reindex(log.path()).expect("rebuilds").events, 40);
+            rebuilt += 1;
+        }
+    });
+}
+
+#[test]
 fn reindexing_refuses_a_tile_that_disagrees() {
     let log = log_of(300);
     let path = log.path().join("tile/0/000");
