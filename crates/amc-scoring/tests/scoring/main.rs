@@ -13,6 +13,7 @@ mod pages;
 mod properties;
 mod reported;
 mod runs;
+mod schema;
 mod showcase;
 mod traces;
 mod world;
