@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use amc_bundle::archive::{ArchiveReader, ArchiveWriter};
+use amc_bundle::certificate::CertificatePredicate;
 use amc_bundle::records::{EventRecords, read_proof, write_event, write_proof};
-use amc_bundle::{GatePolicy, inspect, payloads, verify};
+use amc_bundle::sigstore::sigstore_bundle;
+use amc_bundle::{GatePolicy, Revocation, inspect, payloads, verify, verify_certificate};
 use amc_core::Digest;
 use amc_crypto::TrustPolicy;
 
@@ -55,6 +57,18 @@ pub(crate) fn records(data: &[u8]) {
     }
     let wanted = BTreeMap::from([(Digest([7; 32]), 100)]);
     assert!(payloads::check(data, 104, &wanted, &[]).is_err(), "no bytes hash to this digest");
+}
+
+/// A certificate's predicate has one form; nothing that nobody signed is a certificate, whatever is said to revoke it.
+pub(crate) fn certificate(data: &[u8]) {
+    if let Ok(says) = CertificatePredicate::peek(data) {
+        let text = serde_json::to_string(&says).expect("plain values serialise");
+        assert_eq!(serde_json::from_str::<CertificatePredicate>(&text).expect("its own text"), says);
+    }
+    let _ = sigstore_bundle(data);
+    let revocations: Vec<Revocation> = Revocation::parse(data).into_iter().collect();
+    let Ok(verdict) = verify_certificate(data, trust(), &revocations, 1_772_323_200_000_000_000) else { return };
+    assert!(!verdict.is_good(), "a certificate that nobody signed verifies");
 }
 
 /// Whatever parses holds the one rule that no policy may drop.

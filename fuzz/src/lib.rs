@@ -39,6 +39,7 @@ pub const ARTIFACT_TARGETS: &[Target] = &[
     ("archive", bundle::archive),
     ("bundle", bundle::bundle),
     ("records", bundle::records),
+    ("certificate", bundle::certificate),
     ("gate_policy", bundle::gate_policy),
     ("config", workspace::config),
     ("frames", workspace::frames),
