@@ -199,6 +199,47 @@ fn power_lost_while_a_log_is_created() {
 }
 
 #[test]
+fn a_flush_that_a_kill_left_half_written() {
+    // The kernel takes a large write in several steps, and a kill ends it between any two: what was there before stays,
+    // what came after is a piece from the front.
+    let key = TestKey::new(1, ORIGIN);
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let on_disk = Files::on_disk(home.path());
+    recovery::create(&on_disk, opened(&key), hands(&key)).expect("creates");
+    let segment = home.path().join("segments/00000000000000000000.seg");
+    let (mut engine, _) = recovery::open(&on_disk, hands(&key)).expect("opens");
+    let (mut staged, mut done) = (Vec::new(), Acknowledged::new());
+    let id = session(1);
+    stage(&mut engine, open_session(id), None, &mut staged).expect("stages");
+    commit(&mut engine, &mut staged, &mut done).expect("flushes");
+    let before = std::fs::metadata(&segment).expect("is there").len();
+    let published = std::fs::read(home.path().join("checkpoint")).expect("is there");
+    for at in 0..12u8 {
+        let (draft, bytes) = output(id, &[at; 300]);
+        stage(&mut engine, draft, bytes, &mut staged).expect("stages");
+    }
+    engine.flush().expect("flushes");
+    drop(engine);
+    let files = ["segments/00000000000000000000.seg", "payloads/00000000.pack"].map(|name| home.path().join(name));
+    let [whole, pack] = files.each_ref().map(|path| std::fs::read(path).expect("reads"));
+    let before = usize::try_from(before).expect("small");
+    for end in (before..whole.len()).step_by(11) {
+        std::fs::write(&segment, &whole[..end]).expect("writes");
+        std::fs::write(&files[1], &pack).expect("writes");
+        std::fs::write(home.path().join("checkpoint"), &published).expect("writes");
+        let (engine, found) = recovery::open(&on_disk, hands(&key)).unwrap_or_else(|error| panic!("{end}: {error}"));
+        drop(engine);
+        assert_eq!(found.bytes_cut, (end - before) as u64, "{end}");
+        let verifier = key.verifier();
+        let report = verify_files(&on_disk, &VerifyOptions::full(&verifier), &mut |_| {}).expect("reads");
+        assert_eq!(codes(&report), Vec::<&str>::new(), "{end}: {:#?}", report.findings);
+        let reader = LogReader::over(&on_disk).expect("opens");
+        let held = |index: &u64| reader.event(*index).expect("reads").expect("is there").signed.event_hash();
+        assert!(done.iter().all(|(index, hash)| held(index) == *hash), "{end}: something acknowledged is gone");
+    }
+}
+
+#[test]
 fn every_operation_refused_in_turn() {
     let key = TestKey::new(1, ORIGIN);
     let whole = fresh(1, &key);
