@@ -6,7 +6,7 @@ use amc_core::kinds::{ConfigSigned, Fields, KeyPurpose, Role};
 use amc_core::{AgentId, FindingCode, Tier, WorkspaceName};
 use amc_crypto::TrustPolicy;
 use amc_crypto::config::{self, ConfigPredicate};
-use amc_crypto::signer::{Cosigner as _, EventSigner, StatementSigner as _};
+use amc_crypto::signer::{Cosigner as _, EventSigner as _, StatementSigner as _};
 use amc_evidence::Draft;
 use amc_evidence::Event;
 use amc_ledger::{LogReader, OpenError, Signers, Writer, line};
@@ -78,11 +78,14 @@ pub(crate) fn unlock_with(
         let finished = vault.finish_rotation(Role::Auditor, passphrase, purpose, public);
         finished.map_err(|error| vault_failure(&error))
     };
-    if let Some(public) = keys.next.log.as_ref().map(EventSigner::public_key) {
+    if let Some(next) = keys.next.log.as_ref().map(LogKey::handle) {
         let clock = Arc::new(SystemClock::new().map_err(Failure::unable)?);
-        match open_log(home, keys.log.handle(), clock) {
+        match open_log(home, keys.log.handle(), Arc::clone(&clock)) {
             Ok(writer) => drop(writer),
             Err(error) if error.code() == Some(FindingCode::KeyOutOfValidity) => {
+                // Only a log that goes on with the next key says that the old one can be erased.
+                let public = next.public_key();
+                drop(open_log(home, next, clock).map_err(|error| log_failure(&error))?);
                 finish(KeyPurpose::Log, public)?;
                 keys = keys.advance_log();
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use amc_core::kinds::{KeyPurpose, Role};
 use amc_core::{FindingCode, WorkspaceName};
 use amc_crypto::TrustPolicy;
-use amc_crypto::signer::{Cosigner as _, EventSigner};
+use amc_crypto::signer::{Cosigner as _, EventSigner as _};
 use amc_ledger::{LogReader, OpenError, ReadError, Signers, Writer, line};
 use amc_vault::{
     CommitmentKey, LogKey, LogNumber, MonitorKeys, Passphrase, PassphraseCheck, ReceiptKey, Secrets, Vault, VaultError,
@@ -63,11 +63,14 @@ pub(crate) fn unlock_with(
         let finished = vault.finish_rotation(Role::Monitor, passphrase, purpose, public);
         finished.map_err(|error| vault_failure(&error))
     };
-    if let Some(public) = keys.next.log.as_ref().map(EventSigner::public_key) {
+    if let Some(next) = keys.next.log.as_ref().map(LogKey::handle) {
         let clock = Arc::new(SystemClock::new().map_err(Failure::unable)?);
-        match open_log(home, keys.log.handle(), clock) {
+        match open_log(home, keys.log.handle(), Arc::clone(&clock)) {
             Ok(writer) => drop(writer),
             Err(error) if error.code() == Some(FindingCode::KeyOutOfValidity) => {
+                // Only a log that goes on with the next key says that the old one can be erased.
+                let public = next.public_key();
+                drop(open_log(home, next, clock).map_err(|error| log_failure(&error))?);
                 finish(KeyPurpose::Log, public)?;
                 keys = keys.advance_log();
             }

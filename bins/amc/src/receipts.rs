@@ -6,11 +6,12 @@ use amc_bundle::verify_and_find;
 use amc_core::kinds::{Fields, Role};
 use amc_core::{Digest, Finding, FindingCode, limits};
 use amc_crypto::jws::{Receipt, ReceiptClaims, ReceiptTrust};
+use amc_crypto::note::KeyKind;
 use amc_crypto::proof::{FILE_BYTES_MAX, ProofTrust, TlogProof};
 use amc_crypto::{Check, Note, TrustPolicy, Unverified, VerifierKey, merkle};
 use amc_evidence::receipt::{claims_of, compare};
 use amc_evidence::{Event, EventRecord, EventTrust, KeyHistory, SignedEvent};
-use amc_ledger::{LogReader, StoredEvent};
+use amc_ledger::{LogReader, StoredEvent, line};
 use amc_workspace::home;
 use amc_workspace::{Answer, Failure, Opening};
 use serde_json::json;
@@ -29,8 +30,9 @@ enum Position {
 pub(crate) fn verify(opening: &Opening, plan: &ReceiptVerifyPlan) -> Result<Answer, Failure> {
     let parsed = read(&plan.receipt)?;
     let (_, policy) = trust::anchor(opening, plan.trust.as_deref())?;
+    let policy = with_log(opening, plan.log.as_deref(), policy)?;
     let mut findings = Vec::new();
-    let claims = match Unverified::new(parsed.clone()).verify(&ReceiptTrust { keys: policy.logs() }) {
+    let claims = match Unverified::new(parsed.clone()).verify(&ReceiptTrust { keys: &log_keys(&policy) }) {
         Ok(claims) => Some(claims.into_inner()),
         Err(error) => {
             findings.push(Finding::error(FindingCode::TraceReceiptInvalid, "receipt", error.to_string()));
@@ -95,6 +97,24 @@ fn compared(claims: &ReceiptClaims, record: &EventRecord, by: &'static str) -> P
         None => Position::Proven(by),
         Some(finding) => Position::Wrong(vec![finding]),
     }
+}
+
+/// The policy with what the pinned keys signed since, where the log is at hand that says so.
+fn with_log(opening: &Opening, named: Option<&Path>, policy: TrustPolicy) -> Result<TrustPolicy, Failure> {
+    let home = opening.home().ok();
+    let own = |role| home.as_ref().map(|home| home.log(role));
+    let Some(evidence) = named.map(Path::to_owned).or_else(|| own(Role::Monitor)) else { return Ok(policy) };
+    let audit = own(Role::Auditor).unwrap_or_else(|| evidence.clone());
+    line::learned(&policy, &evidence, &audit).map_err(Failure::wrong)
+}
+
+/// Every key of the pinned logs, each under its log's name.
+fn log_keys(policy: &TrustPolicy) -> Vec<VerifierKey> {
+    let keys_of = |log: &VerifierKey| {
+        let named = |key| VerifierKey::new(log.name(), KeyKind::Ed25519, key).ok();
+        policy.log_keys(log.name()).into_iter().filter_map(named).collect::<Vec<_>>()
+    };
+    policy.logs().iter().flat_map(keys_of).collect()
 }
 
 /// A proof file needs a cosigned checkpoint of the receipt's own log.

@@ -73,7 +73,7 @@ fn an_export_without_payloads_with_the_sigstore_wrapper() {
 }
 
 /// Calls the model once and keeps the answer's receipt.
-const CALL: &str = r#"
+pub(crate) const CALL: &str = r#"
 import json, os, urllib.request
 body = json.dumps({"model": "demo-1", "messages": [{"role": "user", "content": "hello"}]}).encode()
 head = {"content-type": "application/json", "authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}

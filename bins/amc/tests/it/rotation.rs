@@ -7,8 +7,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
-use crate::bundle_more::with_receipt;
-use crate::home::{Scored, TestHome, copy_dir};
+use crate::bundle_more::{CALL, with_receipt};
+use crate::home::{Scored, TestHome, copy_dir, model};
 use crate::services::Up;
 
 fn rotate(home: &TestHome, role: &str, key: &str) -> Value {
@@ -68,7 +68,14 @@ fn receipts_of_before_and_after_verify() {
     let old = home.beside("receipt.jws").display().to_string();
     home.json(&["receipt", "verify", &old]).ends(0);
     rotate(&home, "monitor", "log");
-    wrap(&home);
+    fs::rename(&old, home.beside("old.jws")).expect("kept");
+    let model = model(&[]);
+    home.route_to(model.listening());
+    let call = ["wrap", "--agent", "support", "--isolation", "none", "--", "python3", "-c", CALL];
+    home.amc(&call).ends(0);
+    let new = home.json(&["receipt", "verify", &old, "--body", "body.json"]).ends(0);
+    assert_eq!(new.data()["position"], "proven", "{new}");
+    let old = home.beside("old.jws").display().to_string();
     let proven = home.json(&["receipt", "verify", &old]).ends(0);
     assert_eq!(proven.data()["position"], "proven", "{proven}");
 }
@@ -174,6 +181,33 @@ fn a_crash_between_any_two_steps_of_a_rotation_is_mended_by_the_next_unlocking()
             assert!(mended != prepared && mended != rotated, "{role}, {key}: the next key took the old one's place");
         }
     }
+}
+
+/// A log that goes on under a key which is neither of the vault's two: nothing is erased for its sake.
+#[test]
+fn a_log_under_a_strange_key_does_not_finish_a_rotation() {
+    let home = TestHome::new();
+    let (vault, logs) = (home.file("vault.amcvault"), home.file("logs/audit"));
+    let first = home.beside("first");
+    copy_dir(&home.file("logs/audit"), &first);
+    let original = fs::read(&vault).expect("a vault");
+    rotate(&home, "auditor", "log");
+    let strange = home.beside("strange");
+    copy_dir(&logs, &strange);
+    let put = |from: &Path| {
+        fs::remove_dir_all(&logs).expect("removed");
+        copy_dir(from, &logs);
+    };
+    // The first key again, with a next one that is another than the log was told of.
+    put(&first);
+    fs::write(&vault, original).expect("written");
+    rotate_and_stop_before_the_log(&home, "auditor", "audit", "log");
+    let prepared = fs::read(&vault).expect("a vault");
+    put(&strange);
+    assert!(home.json(&["config", "sign", "gateway.yaml"]).ends(1).errors().contains("KEY_OUT_OF_VALIDITY"));
+    assert_eq!(fs::read(&vault).expect("a vault"), prepared, "both keys are still there");
+    put(&first);
+    home.json(&["config", "sign", "gateway.yaml"]).ends(0);
 }
 
 fn size_of(home: &TestHome, log: &str) -> u64 {
