@@ -7,7 +7,7 @@ use amc_core::{Digest, timestamp};
 use amc_crypto::{Checkpoint, Note, merkle};
 use amc_evidence::Event;
 use amc_evidence::event::{PayloadRef, Stored};
-use amc_ledger::line::{gather, line_of};
+use amc_ledger::line::{gather, learned, line_of};
 use amc_ledger::{LogReader, ReadError, StoredEvent};
 use amc_workspace::home;
 use amc_workspace::{Answer, Failure, Opening};
@@ -51,6 +51,8 @@ pub(crate) fn head(opening: &Opening, log: WhichLog) -> Result<Answer, Failure> 
 fn outside_cosignatures(opening: &Opening, log: WhichLog) -> Result<Value, Failure> {
     let home = opening.home()?;
     let Ok(policy) = home.trust_policy() else { return Ok(Value::Null) };
+    let (evidence, audit) = (home.log(Role::Monitor), home.log(Role::Auditor));
+    let policy = learned(&policy, &evidence, &audit).map_err(Failure::wrong)?;
     let Some(cosigned) = witness::cosigned(&home.log(log.role()), &policy) else { return Ok(Value::Null) };
     let witnesses = cosigned.witnesses.iter().map(|(name, time_s)| json!({ "name": name, "time_s": time_s }));
     let witnesses: Vec<Value> = witnesses.collect();

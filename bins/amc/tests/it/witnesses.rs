@@ -9,7 +9,8 @@ use amc_testkit::Program;
 use tempfile::TempDir;
 
 use crate::answer::Answer;
-use crate::home::{TestHome, command_in};
+use crate::home::{TestHome, command_in, until};
+use crate::services::Up;
 
 /// A workspace of somebody else, with its monitor running.
 struct Neighbour {
@@ -132,4 +133,31 @@ fn a_proof_file_carries_the_cosignatures_that_its_verifier_asks_for() {
     let proven = Unverified::new(proof).verify(&ProofTrust { policy: &policy, quorum: true }).expect("it holds");
     assert_eq!(serde_json::json!(proven.index), opened["index"]);
     assert_eq!(amc_crypto::leaf_hash(&proven.body).to_string(), hash);
+}
+
+/// Forgets the auditor's keys, also when the test fails.
+struct Unlocked<'a>(&'a TestHome);
+
+impl Drop for Unlocked<'_> {
+    fn drop(&mut self) {
+        self.0.json(&["vault", "lock", "--role", "auditor"]);
+    }
+}
+
+#[test]
+fn at_a_seal_the_running_monitor_has_the_unlocked_auditor_cosign() {
+    let home = TestHome::new();
+    let (_up, _) = Up::start(&home);
+    home.json(&["vault", "unlock"]).ends(0);
+    let _unlocked = Unlocked(&home);
+    // Nobody at this terminal could unlock the auditor.
+    let wrap = ["wrap", "--agent", "support", "--isolation", "none", "--", "sh", "-c", "echo work"];
+    Answer::of(home.command().env_remove("AMC_VAULT_PASSPHRASE").args(wrap)).ends(0);
+    let sealed = home.evidence_of("session_seal").pop().expect("one session");
+    let index = sealed["index"].as_u64().expect("an index");
+    until(|| home.json(&["verify"]).ends(0).data()["evidence"]["cosigned_size"].as_u64() > Some(index));
+    // The cosignature made the audit log grow, which the monitor cosigns at the next seal.
+    Answer::of(home.command().env_remove("AMC_VAULT_PASSPHRASE").args(wrap)).ends(0);
+    let recorded = || home.evidence_of("checkpoint_cosigned").pop().map(|event| event["index"].as_u64());
+    until(|| recorded().is_some_and(|at| at > Some(index)));
 }
