@@ -15,6 +15,7 @@ pub mod docs;
 pub mod failure;
 pub mod fuzz;
 pub mod junit;
+pub mod node;
 pub mod portable;
 pub mod process;
 pub mod python;

@@ -1,8 +1,8 @@
-//! `cargo xtask clients [--real-model]`: the official Python clients, unmodified, through `amc wrap`.
+//! `cargo xtask clients [--real-model]`: the official Python and Node clients, unmodified, through `amc wrap`.
 //!
 //! The programs under `fixtures/clients/` print what they saw; this compares it with what the evidence log holds and
 //! has every receipt verified twice, by `amc` and by a JOSE library that shares no code with it. Versions are pinned in
-//! `fixtures/clients/requirements.txt`. `--real-model` asks a small language model instead of the demo model.
+//! `fixtures/clients/requirements.txt` and `package.json`. `--real-model` asks a small language model instead of the demo model.
 
 mod check;
 mod real_model;
@@ -10,7 +10,7 @@ mod real_model;
 use crate::stage::{self, DemoModel, Stage};
 use crate::step::Step;
 use crate::workspace::{self, Workspace};
-use crate::{Failure, process, python};
+use crate::{Failure, node, process, python};
 use check::{Call, Session};
 use serde_json::Value;
 use std::fs;
@@ -32,7 +32,11 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
     let programs = workspace.root.join("fixtures/clients");
     let python = python::environment(&workspace, "clients", &requirements(&programs.join("requirements.txt"))?)?;
     let stage = Stage::build(&workspace, stage::same_dir(&workspace, "clients")?)?;
-    let bench = Bench { stage: &stage, python, programs };
+    let modules = node::modules(&workspace, "clients", &programs.join("package.json"))?;
+    if modules.is_none() {
+        println!("SKIPPED: the Node clients: node and npm are not installed");
+    }
+    let bench = Bench { stage: &stage, python, modules, programs };
     if real {
         let model = real_model::RealModel::start(&workspace, &bench.programs)?;
         bench.walk(&model.upstream())
@@ -63,6 +67,8 @@ struct Upstream {
 struct Bench<'a> {
     stage: &'a Stage,
     python: PathBuf,
+    /// Where Node finds the clients; none where there is no Node.
+    modules: Option<PathBuf>,
     programs: PathBuf,
 }
 
@@ -76,29 +82,34 @@ impl Bench<'_> {
             .run(&mut self.amc(&format!("gateway init {providers}")))?;
         let mut files = Vec::new();
         let mut receipts = 0;
-        for provider in ["openai", "anthropic"] {
-            let session = self.session(provider, upstream)?;
-            receipts += self.check(&session, upstream)?;
-            files.push(format!("{provider}.jsonl"));
+        let languages = [Some("py"), self.modules.as_ref().map(|_| "cjs")];
+        for language in languages.into_iter().flatten() {
+            for provider in ["openai", "anthropic"] {
+                let session = self.session(provider, language, upstream)?;
+                receipts += self.check(&session, upstream)?;
+                files.push(format!("{provider}.{language}.jsonl"));
+            }
         }
         self.jose(&files, receipts)?;
         Step::new("The logs after all that.").run(&mut self.amc("verify"))?;
-        println!("\nBoth clients: answers, token timing, usage and {receipts} receipts are as they should be.");
+        println!("\nEvery client: answers, token timing, usage and {receipts} receipts are as they should be.");
         Ok(())
     }
 
-    /// One client's program under `amc wrap`.
-    fn session(&self, provider: &str, upstream: &Upstream) -> Result<Session, Failure> {
-        let summary = format!("{provider}.summary.json");
+    /// One client's program under `amc wrap`; the language is the end of its name.
+    fn session(&self, provider: &str, language: &str, upstream: &Upstream) -> Result<Session, Failure> {
+        let summary = format!("{provider}.{language}.summary.json");
         let mut wrap = self.amc(&format!("wrap --agent python --summary {summary} --"));
-        let program = self.programs.join(format!("{provider}_client.py"));
-        // -B: nothing is written beside the programs.
-        wrap.arg(&self.python).arg("-B").arg(program).args([upstream.model, PROMPT]);
-        let answer = Step::new(format!("The official {provider} client, one plain and one streaming call."))
-            .within(CLIENT_LIMIT)
-            .quietly()
-            .run(&mut wrap)?;
-        fs::write(self.stage.dir().join(format!("{provider}.jsonl")), &answer.stdout)?;
+        let program = self.programs.join(format!("{provider}_client.{language}"));
+        match &self.modules {
+            Some(modules) if language == "cjs" => wrap.env("NODE_PATH", modules).arg("node"),
+            // -B: nothing is written beside the programs.
+            _ => wrap.arg(&self.python).arg("-B"),
+        };
+        wrap.arg(program).args([upstream.model, PROMPT]);
+        let said = format!("The official {provider} client ({language}), one plain and one streaming call.");
+        let answer = Step::new(said).within(CLIENT_LIMIT).quietly().run(&mut wrap)?;
+        fs::write(self.stage.dir().join(format!("{provider}.{language}.jsonl")), &answer.stdout)?;
         let summary: Value = parse(&fs::read_to_string(self.stage.dir().join(summary))?)?;
         let id = summary["session"].as_str().unwrap_or_default().to_owned();
         let calls = answer.stdout.lines().map(|line| Ok(Call(parse(line)?))).collect::<Result<Vec<_>, Failure>>()?;
