@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use super::escape::{md, md_code, md_prose};
-use super::{correlation_text, document_text, documents, level_text, minus, percent_text, rule_text, window_text};
+use super::{
+    correlation_text, document_name, document_text, documents, level_text, minus, percent_text, rule_text, window_text,
+};
 use crate::explain::status_sentence;
 use crate::report::{QuestionResult, Report, Status};
 
@@ -158,7 +160,7 @@ fn reported(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "## Trace\n\n{}\n", md(&correlation_text(&report.correlation)))?;
     writeln!(out, "## Documents\n\n| document | how it came in |\n|---|---|")?;
     for (kind, summary) in documents(report) {
-        writeln!(out, "| {} | {} |", md(kind.title), document_text(summary))?;
+        writeln!(out, "| {} | {} |", document_name(kind), document_text(summary))?;
     }
     writeln!(out, "\n## Boundary epochs\n")?;
     if report.epochs.is_empty() {

@@ -22,6 +22,11 @@ fn documents(report: &Report) -> impl Iterator<Item = (&'static FactKind, Option
     kinds.map(|kind| (kind, report.facts.iter().find(|fact| fact.fact == kind.id && fact.pass > 0)))
 }
 
+/// A kind of document for people.
+fn document_name(kind: &FactKind) -> String {
+    kind.id.trim_start_matches("document.").replace('_', " ")
+}
+
 /// How the best document of a kind came to be believed.
 fn document_text(summary: Option<&FactSummary>) -> String {
     let Some(summary) = summary else { return "not on record".to_owned() };

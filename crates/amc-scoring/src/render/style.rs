@@ -31,7 +31,7 @@ nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;margin:1rem 0;font-size:.92rem}
 table{border-collapse:collapse;width:100%;background:var(--card);font-size:.95rem}
 th,td{text-align:left;padding:.4rem .55rem;border-bottom:1px solid var(--line);vertical-align:top}
 thead th{font-weight:600;color:var(--soft);border-bottom:2px solid var(--line);overflow-wrap:normal}tbody th{font-weight:650;background:var(--bg)}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+.stack td{min-width:5.6rem}.stack td.n{min-width:0}.nb{white-space:nowrap}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(19rem,100%),1fr));gap:1rem 1.5rem;align-items:center}
 figure{margin:0}.radar{display:block;width:100%;max-width:32rem;height:auto}.radar text{fill:var(--fg);font-size:13px}
 .ring{fill:none;stroke:var(--line)}.shape{fill:var(--on);fill-opacity:.28;stroke:var(--on);stroke-width:2.5}
@@ -50,7 +50,7 @@ details{border-bottom:1px solid var(--line)}summary{cursor:pointer;padding:.45re
 .figures{grid-template-columns:1fr 1fr}.figures dd{font-size:1.2rem}.c{width:1.15rem}th,td{padding:.35rem .3rem}details>div{padding-left:.3rem}
 .stack thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .stack,.stack tbody,.stack tr,.stack td{display:block}.stack tr{border-bottom:1px solid var(--line);padding:.35rem .5rem}
-.stack td,.stack td.n{border:0;padding:.1rem 0;text-align:left}.stack td:empty{display:none}
+.stack td,.stack td.n{min-width:0;border:0;padding:.1rem 0;text-align:left}.stack td:empty{display:none}
 .stack td[data-name]:before{content:attr(data-name) ": ";color:var(--soft)}}
 @media print{:root,.invalid{color-scheme:light;--bg:#fff;--fg:#000;--card:#fff;--soft:#444;--line:#bbb;--link:#000;--good:#17663f;--bad:#a3231a;--warn:#7a4d00;--held:#c5dae9;--onfg:#fff;--h:#17663f;--o:#2f74ac;--a:#7a5ea6;--s:#a3782a}
 :root{--on:#1d5b86}.invalid{--on:#5d646b}

@@ -139,7 +139,7 @@ pub(crate) fn hostile() -> Report {
     world.next_day();
     let session = world.open(&bot, SessionPurpose::Agent);
     world.call(&bot, session, &Call { model: HOSTILE_MODEL, ..Call::default() });
-    let long: &'static str = "long-name-without-a-blank-".repeat(20).leak();
+    let long: &'static str = "W".repeat(200).leak();
     world.call(&bot, session, &Call { model: long, ..Call::default() });
     let provider = "<img src=x onerror=alert(2)>`code`".to_owned();
     world.say(&bot, session, Tier::Observed, AgentKeyIgnored { provider, header: "<b>".into() });

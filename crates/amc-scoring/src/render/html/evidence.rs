@@ -8,7 +8,7 @@ use super::super::escape::{esc, prose};
 use super::super::{minus, percent_text, rule_text};
 use super::charts::bar;
 use super::heading;
-use super::table::table;
+use super::table::{one_line, table};
 use crate::report::{DayTiers, Report};
 
 /// Findings of one code that are shown at once; more of them are folded away.
@@ -72,7 +72,7 @@ pub(super) fn timeline(out: &mut String, report: &Report) -> Result {
         let parts: Vec<(&str, u64)> = TIERS.iter().zip(counts).map(|((class, _), count)| (*class, count)).collect();
         let said = TIERS.iter().zip(counts).filter(|(_, count)| *count > 0);
         let said: Vec<String> = said.map(|((_, name), count)| format!("{count} {name}")).collect();
-        vec![esc(&day.day), bar(&parts, most), said.join("; ")]
+        vec![one_line(&day.day), bar(&parts, most), said.join("; ")]
     });
     table(out, &[("Day", false), ("Tiers", false), ("Facts", false)], rows)
 }
@@ -125,9 +125,9 @@ pub(super) fn sessions(out: &mut String, report: &Report) -> Result {
         vec![
             session.number.to_string(),
             esc(&session.purpose),
-            format!("{}<br><code>{}</code>", esc(&session.opened), session.id),
-            esc(&session.outcome),
-            esc(&session.boundary),
+            format!("{}<br><code>{}</code>", one_line(&session.opened), session.id),
+            one_line(&session.outcome),
+            one_line(&session.boundary),
             cosigned.to_owned(),
             format!("{} <span class=\"soft\">({} {seal})</span>", session.events, session.open_index),
             esc(&session.reason),

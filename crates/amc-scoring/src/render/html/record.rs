@@ -3,9 +3,9 @@
 use std::fmt::{Result, Write};
 
 use super::super::escape::{esc, prose};
-use super::super::{correlation_text, document_text, documents, level_text, percent_text};
+use super::super::{correlation_text, document_name, document_text, documents, level_text, percent_text};
 use super::heading;
-use super::table::table;
+use super::table::{one_line, table};
 use crate::report::Report;
 
 /// The last sections of the page.
@@ -13,7 +13,7 @@ pub(super) fn write(out: &mut String, report: &Report) -> Result {
     heading(out, "boundary")?;
     writeln!(out, "<h3>Trace</h3><p>{}</p>", esc(&correlation_text(&report.correlation)))?;
     writeln!(out, "<h3>Documents</h3>")?;
-    let rows = documents(report).map(|(kind, summary)| vec![esc(kind.title), document_text(summary)]);
+    let rows = documents(report).map(|(kind, summary)| vec![esc(&document_name(kind)), document_text(summary)]);
     table(out, &[("Document", false), ("How it came in", false)], rows)?;
     epochs(out, report)?;
     earlier_runs(out, report)?;
@@ -29,7 +29,7 @@ fn epochs(out: &mut String, report: &Report) -> Result {
     }
     writeln!(out, "<p>Sessions before the last one are listed and not counted.</p>")?;
     let rows = report.epochs.iter().map(|epoch| {
-        vec![esc(&epoch.recorded), epoch.index.to_string(), epoch.from_index.to_string(), prose(&epoch.reason)]
+        vec![one_line(&epoch.recorded), epoch.index.to_string(), epoch.from_index.to_string(), prose(&epoch.reason)]
     });
     let columns = [("Recorded", false), ("Audit entry", true), ("From event", true), ("Why", false)];
     table(out, &columns, rows)
@@ -43,7 +43,7 @@ fn earlier_runs(out: &mut String, report: &Report) -> Result {
     writeln!(out, "<p class=\"soft\">All runs of the agent that the audit log records before this one.</p>")?;
     let rows = report.earlier_runs.iter().map(|run| {
         vec![
-            format!("{}<br><code>{}</code>", esc(&run.recorded), run.run_id),
+            format!("{}<br><code>{}</code>", one_line(&run.recorded), run.run_id),
             esc(&run.status),
             esc(&run.label),
             level_text(run.overall_bp),

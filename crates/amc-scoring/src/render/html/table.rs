@@ -2,8 +2,15 @@
 
 use std::fmt::{Result, Write};
 
+use super::super::escape::esc;
+
 /// One column: its name, and whether it holds numbers.
 pub(super) type Column = (&'static str, bool);
+
+/// A word of ours, a time or a day that is not to be broken.
+pub(super) fn one_line(text: &str) -> String {
+    format!("<span class=\"nb\">{}</span>", esc(text))
+}
 
 /// A table of cells that are HTML already; on a phone its rows become blocks.
 pub(super) fn table(out: &mut String, columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> Result {
