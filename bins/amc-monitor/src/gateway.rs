@@ -117,7 +117,7 @@ fn take(daemon: &Arc<Daemon>, pid: Option<i32>, request: GatewayRequest) -> Resu
         }
         GatewayRequest::Record(event) | GatewayRequest::Announce(event) => record(daemon, *event),
         GatewayRequest::Receipts { lease, request_id } => receipts(daemon, &lease, &request_id),
-        GatewayRequest::ProbePlan => Ok(Answer::Ready(probes::plan(daemon))),
+        GatewayRequest::ProbePlan { lease } => probes::plan(daemon, &lease).map(Answer::Ready),
         GatewayRequest::Probe(report) => probes::take(daemon, *report).map(Answer::Ready),
     }
 }

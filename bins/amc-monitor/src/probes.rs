@@ -4,8 +4,8 @@
 //! says was reached counts; what it says was refused is held against a control here where there is
 //! one. A session that `amc wrap` opened takes none: the wrapper probes there.
 
-use amc_core::Tier;
 use amc_core::kinds::{BoundaryProbe, Isolation, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget};
+use amc_core::{LeaseId, Tier};
 use amc_evidence::Draft;
 use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::{
@@ -33,11 +33,13 @@ const TRIED: &[ProbeTarget] = &[
 ];
 
 /// Where to look: names, and no secret.
-pub(crate) fn plan(daemon: &Daemon) -> GatewayReply {
+pub(crate) fn plan(daemon: &Daemon, lease: &LeaseId) -> Result<GatewayReply, Refusal> {
+    let unknown = || Refusal::LeaseInvalid(format!("{lease} belongs to no open session"));
+    daemon.sessions.agent_of_lease(lease).ok_or_else(unknown)?;
     let own = i32::try_from(std::process::id()).ok().map(|pid| ("amc-monitor".to_owned(), pid));
     let gateway = daemon.gateway().and_then(|gateway| gateway.pid).map(|pid| ("amc-gateway".to_owned(), pid));
     let home = daemon.core.home.root().display().to_string();
-    GatewayReply::ProbePlan { home, trusted: own.into_iter().chain(gateway).collect() }
+    Ok(GatewayReply::ProbePlan { home, trusted: own.into_iter().chain(gateway).collect() })
 }
 
 /// Decides and records.

@@ -244,8 +244,8 @@ impl Monitor {
     }
 
     /// What a probe on the agent's side is to try.
-    pub(crate) async fn probe_plan(&self) -> Result<(String, Vec<(String, i32)>), ChannelError> {
-        match self.look_up(GatewayRequest::ProbePlan).await? {
+    pub(crate) async fn probe_plan(&self, lease: LeaseId) -> Result<(String, Vec<(String, i32)>), ChannelError> {
+        match self.look_up(GatewayRequest::ProbePlan { lease }).await? {
             GatewayReply::ProbePlan { home, trusted } => Ok((home, trusted)),
             _ => Err(ChannelError::Unexpected),
         }

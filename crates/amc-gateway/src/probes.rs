@@ -42,7 +42,7 @@ struct Report {
 pub(crate) async fn route(gateway: &Gateway, head: &Parts, body: Incoming) -> Result<Response<AnswerBody>, Failure> {
     let LeaseGrant { lease, session, .. } = authorize(gateway, &head.headers, None).await?.grant;
     if head.method == Method::GET {
-        let (home, trusted) = gateway.monitor.probe_plan().await.map_err(refused)?;
+        let (home, trusted) = gateway.monitor.probe_plan(lease).await.map_err(refused)?;
         return Ok(json_response(StatusCode::OK, &json!({ "home": home, "trusted": trusted })));
     }
     if head.method != Method::POST {

@@ -120,7 +120,7 @@ impl TestMonitor {
                 }
             }
             GatewayRequest::Record(event) | GatewayRequest::Announce(event) => self.record(*event),
-            GatewayRequest::ProbePlan | GatewayRequest::Probe(_) => {
+            GatewayRequest::ProbePlan { .. } | GatewayRequest::Probe(_) => {
                 GatewayReply::Refused(Refusal::Invalid("probes are tried against the real monitor".into()))
             }
             GatewayRequest::Receipts { lease, request_id } => {

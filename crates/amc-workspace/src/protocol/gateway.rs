@@ -45,7 +45,10 @@ pub enum GatewayRequest {
     /// The gateway has read its configuration again.
     Reloaded(GatewayReloaded),
     /// What a probe on the agent's side is to try.
-    ProbePlan,
+    ProbePlan {
+        /// Whose side.
+        lease: LeaseId,
+    },
     /// What a probe on the agent's side gave; answered with [`GatewayReply::Probed`] when it is durable.
     Probe(Box<ReportedProbe>),
 }
