@@ -12,11 +12,11 @@ use amc_bundle::certificate::{
 };
 use amc_bundle::gate::{PolicyFile, PolicyTrust, pinned_policy_keys, vsa_statement};
 use amc_bundle::{GateCall, Judgement, Payloads, Revocation, inspect, judge};
-use amc_core::kinds::{CertificateIssued, CertificateRevoked, Fields, Role};
+use amc_core::kinds::{CertificateIssued, CertificateRevoked, Fields, KeyPurpose, Role};
 use amc_core::{AgentId, CertificateId, Clock as _, Digest, RunId, Tier, limits};
 use amc_crypto::signer::StatementSigner as _;
 use amc_crypto::{PublicKey, TrustPolicy, Unverified, VerifierKey};
-use amc_evidence::{Draft, Event};
+use amc_evidence::{Draft, Event, SignedEvent};
 use amc_ledger::LogReader;
 use amc_workspace::duration::seconds;
 use amc_workspace::home;
@@ -225,7 +225,8 @@ fn revoke_certificate(unlocked: &Unlocked, plan: &RevokePlan, id: &CertificateId
     let origin =
         LogReader::open(&unlocked.home.log(Role::Auditor)).map_err(Failure::unable)?.checkpoint().origin.clone();
     let CertificateRevoked { certificate_sha256, revoked_at_s, reason, .. } = &entry;
-    let statement = revocation_statement(id, *certificate_sha256, &origin, *revoked_at_s, reason);
+    let events = key_events(unlocked)?;
+    let statement = revocation_statement(id, *certificate_sha256, &origin, *revoked_at_s, reason, &events);
     let envelope = unlocked.envelopes.sign_statement(&statement).map_err(Failure::unable)?.to_json();
     Revocation::parse(envelope.as_bytes()).map_err(Failure::bad)?;
     home::write_atomic(&plan.out, envelope.as_bytes()).map_err(Failure::wrong)?;
@@ -241,6 +242,20 @@ fn revoke_certificate(unlocked: &Unlocked, plan: &RevokePlan, id: &CertificateId
         plan.out.display()
     );
     Ok(Answer::new(&data, text))
+}
+
+/// The events by which the audit log's key changed, for verifiers that pin its first one.
+fn key_events(unlocked: &Unlocked) -> Result<Vec<SignedEvent>, Failure> {
+    let reader = LogReader::open(&unlocked.home.log(Role::Auditor)).map_err(Failure::unable)?;
+    let mut events = Vec::new();
+    for stored in reader.events(0) {
+        let signed = stored.map_err(Failure::unable)?.signed;
+        let (_, fields) = Event::decode(&signed.body).map_err(Failure::unable)?;
+        if matches!(fields, Some(Fields::KeyRotated(rotated)) if rotated.purpose == KeyPurpose::Log) {
+            events.push(signed);
+        }
+    }
+    Ok(events)
 }
 
 /// What the audit log records of a certificate.

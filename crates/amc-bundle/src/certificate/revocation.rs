@@ -3,10 +3,13 @@
 use amc_core::kinds::Role;
 use amc_core::{CertificateId, Digest, Finding, FindingCode};
 use amc_crypto::dsse::{Envelope, EnvelopeError, StatementTrust};
-use amc_crypto::{PredicateType, PublicKey, Statement, Subject, TrustPolicy, Unverified, policy as trust};
+use amc_crypto::{PredicateType, PublicKey, Statement, Subject, TrustPolicy, Unverified, VerifierKey, policy as trust};
+use amc_evidence::{EventTrust, KeyHistory, SignedEvent};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use super::VerifiedCertificate;
+use crate::records::{EventRecords, write_event};
 
 /// The version of the revocation format.
 const REVOCATION_VERSION: u32 = 1;
@@ -26,6 +29,9 @@ pub struct RevocationPredicate {
     pub revoked_at: String,
     /// Why, in the issuer's words.
     pub reason: String,
+    /// The `key_rotated` events of the issuer's log in base64, as records of a bundle: they lead from the key
+    /// that verifiers pin to the one that signs this. Empty where that is the same.
+    pub key_events: String,
 }
 
 /// The statement that the issuer signs to revoke a certificate.
@@ -35,13 +41,17 @@ pub fn revocation_statement(
     issuer: &str,
     revoked_at_s: u64,
     reason: &str,
+    key_events: &[SignedEvent],
 ) -> Statement {
+    let mut records = Vec::new();
+    key_events.iter().for_each(|event| write_event(&mut records, event));
     let predicate = RevocationPredicate {
         version: REVOCATION_VERSION,
         certificate_id: certificate_id.clone(),
         issuer: issuer.to_owned(),
         revoked_at: super::moment(revoked_at_s),
         reason: reason.to_owned(),
+        key_events: STANDARD.encode(records),
     };
     let subject = vec![Subject::new(certificate_id.as_str(), certificate_sha256)];
     Statement::new(PredicateType::Revocation, subject, &predicate).expect("one subject and a struct")
@@ -89,8 +99,8 @@ pub(super) fn check(
         let (says, sha256) = &revocation.says;
         says.certificate_id == *id || *sha256 == certificate.sha256
     };
-    let keys = issuer_keys(certificate, policy);
     for revocation in revocations.iter().filter(about) {
+        let keys = issuer_keys(certificate, policy, &revocation.says.0);
         let trust = StatementTrust { keys: &keys, wanted: PredicateType::Revocation };
         let signed = Unverified::new(revocation.envelope.clone()).verify(&trust);
         let honoured = signed.is_ok_and(|signed| {
@@ -110,10 +120,30 @@ pub(super) fn check(
     }
 }
 
-/// The key that signed the certificate, and those that are pinned for its workspace's auditor today.
-fn issuer_keys(certificate: &VerifiedCertificate, policy: &TrustPolicy) -> Vec<PublicKey> {
+/// The key that signed the certificate, those that are pinned for its workspace's auditor, and those that the
+/// pinned ones lead to by the events in the revocation.
+fn issuer_keys(certificate: &VerifiedCertificate, policy: &TrustPolicy, says: &RevocationPredicate) -> Vec<PublicKey> {
     let of_workspace = |origin: &str| origin.split('/').next() == certificate.predicate.issuer.split('/').next();
     let auditors = policy.logs().iter().filter(|log| trust::role_of_origin(log.name()) == Some(Role::Auditor));
-    let pinned = auditors.filter(|log| of_workspace(log.name())).map(|log| log.public());
-    [certificate.bundle.key].into_iter().chain(pinned).collect()
+    let mut keys = vec![certificate.bundle.key];
+    for log in auditors.filter(|log| of_workspace(log.name())) {
+        keys.extend(led_to(log, &says.key_events));
+    }
+    keys
+}
+
+/// The keys of a log, as far as these events lead from its pinned one.
+fn led_to(pinned: &VerifierKey, key_events: &str) -> Vec<PublicKey> {
+    let mut keys = KeyHistory::pinned(pinned.public());
+    let bytes = STANDARD.decode(key_events).unwrap_or_default();
+    let mut records = EventRecords::new(bytes.as_slice());
+    while let Ok(Some(signed)) = records.next_event() {
+        let trust = EventTrust { origin: pinned.name(), keys: &keys };
+        // What the key before did not sign leads nowhere.
+        let Ok(record) = Unverified::new(signed).verify(&trust) else { break };
+        if !keys.observe(&record) {
+            break;
+        }
+    }
+    keys.spans().iter().map(|(_, key)| *key).collect()
 }

@@ -230,7 +230,7 @@ fn a_statement_of_another_kind_is_no_certificate() {
 fn revocation(key: &Key, world: &World, says: &CertificatePredicate, issuer: &str) -> Revocation {
     let sha256 = amc_crypto::sha256(&signed_by(&world.keys.auditor, world, says));
     let statement =
-        revocation_statement(&says.certificate_id, sha256, issuer, issued_s(world) + 5, "the agent was replaced");
+        revocation_statement(&says.certificate_id, sha256, issuer, issued_s(world) + 5, "the agent was replaced", &[]);
     Revocation::parse(key.envelope(&statement).to_json().as_bytes()).expect("a revocation")
 }
 
@@ -323,5 +323,37 @@ fn schema_page_and_predicate_agree() {
     assert_eq!(required, keys(&says).len(), "every member is required");
     for key in keys(&says) {
         assert!(page.contains(&format!("`{key}`")), "{key} is on the page");
+    }
+}
+
+#[test]
+fn a_revocation_under_a_key_that_followed_the_issuers_counts() {
+    let mut world = world();
+    let (says, bytes) = good(&world);
+    let policy = world.keys.policy();
+    let sha256 = amc_crypto::sha256(&signed_by(&world.keys.auditor, &world, &says));
+    let (at_s, now_ns) = (issued_s(&world) + 5, now(&world));
+    // The issuer changed its key after the certificate; the verifier pins what it pinned.
+    let next = Key::new(51);
+    world.audit.rotate(amc_core::kinds::KeyPurpose::Log, &next);
+    let rotated = world.audit.events.last().expect("just appended").signed.clone();
+    let revoked = |key: &Key, events: &[amc_evidence::SignedEvent]| {
+        let statement = revocation_statement(&says.certificate_id, sha256, "ws-1/audit", at_s, "replaced", events);
+        let revocation = Revocation::parse(key.envelope(&statement).to_json().as_bytes()).expect("a revocation");
+        verify_certificate(bytes.as_slice(), &policy, &[revocation], now_ns).expect("reads")
+    };
+    refused("followed", &revoked(&next, std::slice::from_ref(&rotated)), Code::CertRevoked);
+    // Without the event that names it, by another key, or with a forged event, it is a stranger's.
+    let stranger = Key::new(60);
+    let mut forged = rotated.clone();
+    forged.signature = stranger.sign(b"anything");
+    for (name, key, events) in [
+        ("no events", &next, vec![]),
+        ("another key", &stranger, vec![rotated]),
+        ("a forged event", &next, vec![forged]),
+    ] {
+        let verdict = revoked(key, &events);
+        assert!(verdict.is_good(), "{name}");
+        assert!(verdict.findings.iter().any(|found| found.code == Code::RevocationIssuerMismatch), "{name}");
     }
 }
