@@ -202,6 +202,11 @@ fn restate(
     Ok(())
 }
 
+/// Kinds that are looked at: rotations for the keys; then cosigned states, revocations, successions; then what the
+/// auditor decided and others rely on: configurations, attestations, boundary epochs, certificates. Runs stay with the
+/// log that they were scored over.
+const RESTATED: [u16; 9] = [2, 6, 7, 8, 300, 302, 303, 320, 321];
+
 /// A key that tells two statements of one kind apart, where only the newest counts.
 type Subject = (u16, String);
 
@@ -213,8 +218,7 @@ fn restated(files: &Files, key: &VerifierKey) -> Result<Vec<Fields>, ReadError> 
         let mut cursor = frame::Cursor::new(file, first);
         while let Ok(Some(frame)) = cursor.next() {
             let frame::Frame::Event { signed, .. } = frame else { continue };
-            // Rotations for the keys; cosigned states, revocations, successions, configurations, agents, people.
-            if !matches!(peek_kind(&signed.body), Some(2 | 6 | 7 | 8 | 300)) {
+            if !peek_kind(&signed.body).is_some_and(|kind| RESTATED.contains(&kind)) {
                 continue;
             }
             let trust = EventTrust { origin: key.name(), keys: &keys };
@@ -223,9 +227,14 @@ fn restated(files: &Files, key: &VerifierKey) -> Result<Vec<Fields>, ReadError> 
             let record = record.into_inner();
             let kind = record.event.kind;
             match record.fields {
-                Some(fields @ (Fields::KeyRevoked(_) | Fields::LogSucceeded(_))) if !all.contains(&fields) => {
-                    all.push(fields);
-                }
+                Some(
+                    fields @ (Fields::KeyRevoked(_)
+                    | Fields::LogSucceeded(_)
+                    | Fields::Attested(_)
+                    | Fields::BoundaryEpoch(_)
+                    | Fields::CertificateIssued(_)
+                    | Fields::CertificateRevoked(_)),
+                ) if !all.contains(&fields) => all.push(fields),
                 Some(Fields::CheckpointCosigned(cosigned)) => {
                     newest.insert((kind, cosigned.head.origin.clone()), cosigned.into());
                 }

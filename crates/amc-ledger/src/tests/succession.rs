@@ -4,11 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, LogHead, LogOpened, LogSucceeded, Role};
+use amc_core::kinds::{
+    BoundaryEpoch, ConfigSigned, Fields, KeyPurpose, KeyRevoked, LogHead, LogOpened, LogSucceeded, Role,
+};
 use amc_core::{Digest, Finding, Tier};
 use amc_crypto::TrustPolicy;
 use amc_crypto::signer::Cosigner as _;
-use amc_evidence::Draft;
+use amc_evidence::{Draft, Event};
 use tempfile::TempDir;
 
 use super::witnessing::WitnessKey;
@@ -277,6 +279,14 @@ fn the_audit_log_is_succeeded_too_and_goes_on_knowing_what_it_cosigned() {
     let audit = LogReader::open(&world.dir(Role::Auditor, 1)).expect("opens");
     cosign_log(&own, &world.monitor_witness, &world.policy, &audit, 1_700_000_000).expect("cosigns");
     own.close().expect("closes");
+    for (path, version) in [("amc.yaml", 1), ("amc.yaml", 2), ("bank.toml", 1)] {
+        let sha256 = Digest([7; 32]);
+        world.say(Role::Auditor, 1, ConfigSigned { path: path.into(), version, sha256, agent: None });
+    }
+    let epoch = BoundaryEpoch { agent: super::agent(), from_index: 3, reason: "the host was rebuilt".into() };
+    world.say(Role::Auditor, 1, epoch.clone());
+    // The last entry is what the damage takes.
+    world.say(Role::Auditor, 1, ConfigSigned { path: "x".into(), version: 1, sha256: Digest([7; 32]), agent: None });
     world.damage(Role::Auditor, 1);
     world.begin(Role::Auditor, 1).expect("begins");
     world.record(Role::Auditor, 1).expect("records");
@@ -285,6 +295,19 @@ fn the_audit_log_is_succeeded_too_and_goes_on_knowing_what_it_cosigned() {
     // A rollback of the evidence is found by what the successor says again.
     let writer = world.writer(Role::Auditor, 2);
     assert_eq!(writer.with_state(|state| state.cosigned("test/evidence").map(|head| head.size)), Some(13));
+    drop(writer);
+    let next = LogReader::open(&world.dir(Role::Auditor, 2)).expect("opens");
+    let said = next.events(0).map(|stored| Event::decode(&stored.expect("reads").signed.body).expect("decodes").1);
+    let said: Vec<Fields> = said.flatten().collect();
+    let newest = |path: &str| {
+        let versions = said.iter().filter_map(|fields| match fields {
+            Fields::ConfigSigned(signed) if signed.path == path => Some(signed.version),
+            _ => None,
+        });
+        versions.collect::<Vec<_>>()
+    };
+    assert_eq!((newest("amc.yaml"), newest("bank.toml")), (vec![2], vec![1]), "the newest version of each, once");
+    assert!(said.contains(&epoch.into()));
 }
 
 #[test]
