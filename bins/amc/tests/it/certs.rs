@@ -201,3 +201,23 @@ fn an_invalid_run_gets_no_certificate() {
     scored.home.amc(&["cert", "inspect", &bundle]).ends(2).says(&["holds no certificate"]);
     scored.home.assert_tidy();
 }
+
+#[test]
+fn a_revocation_after_the_issuers_key_changed_counts_under_the_old_policy() {
+    let Some(issuer) = Issuer::new() else { return };
+    let (file, id) = issuer.issued();
+    let cert = file.display().to_string();
+    let pinned = fs::read(issuer.home.file("trust.policy")).expect("it can be read");
+    issuer.home.amc(&["vault", "rotate-keys", "--role", "auditor", "--key", "log"]).ends(0);
+    let out = issuer.home.beside("revocation.json").display().to_string();
+    issuer.home.amc(&["cert", "revoke", &id, "--reason", "the agent was replaced", "--out", &out]).ends(0);
+    let elsewhere = issuer.home.beside("pinned-before.policy");
+    fs::write(&elsewhere, pinned).expect("a file");
+    let trust = elsewhere.display().to_string();
+    issuer.elsewhere(&["cert", "verify", &cert, "--trust", &trust]).ends(0);
+    let arguments = ["cert", "verify", &cert, "--trust", &trust, "--revocations", &out];
+    let answer = issuer.elsewhere(&arguments).ends(1);
+    assert!(answer.errors().contains("CERT_REVOKED"), "{answer}");
+    let at_home = issuer.home.json(&["cert", "verify", &cert]).ends(1);
+    assert!(at_home.errors().contains("CERT_REVOKED"), "{at_home}");
+}
