@@ -15,5 +15,6 @@ mod reported;
 mod runs;
 mod schema;
 mod showcase;
+mod tables;
 mod traces;
 mod world;
