@@ -245,12 +245,13 @@ fn an_agent_that_was_never_recorded() {
 #[test]
 fn wrong_values_of_flags() {
     let home = TestHome::new();
-    let calls: [(&[&str], &[&str]); 8] = [
+    let calls: [(&[&str], &[&str]); 9] = [
         (&["run", "--agent", "support", "--window", "14"], &["14d"]),
         (&["run", "--agent", "support", "--as-of", "yesterday"], &["yesterday"]),
         (&["report", "run-1"], &["run-1"]),
         (&["report", "run-00000000000000000000000000000000"], &["amc history"]),
-        (&["gateway", "init", "--provider", "openai"], &["NAME=BASE_URL"]),
+        (&["gateway", "init", "--provider", "nobody"], &["nobody=BASE_URL", "groq"]),
+        (&["gateway", "init", "--allow", "https://h"], &["egress.allow"]),
         (&["gateway", "init", "--provider", "openai=ftp://x"], &["http"]),
         (&["config", "sign", "../outside"], &["not a file of this workspace"]),
         (&["ledger", "prove", "--event", "12", "--out", "x"], &["12"]),
