@@ -56,8 +56,8 @@ fn data(run: &Run, before: Option<&Run>) -> Value {
         let mut changed = json!({
             "overall_bp": i64::from(entry.overall_bp) - i64::from(old.overall_bp),
             "integrity_bp": i64::from(entry.integrity_bp) - i64::from(old.integrity_bp),
-            "status": (entry.status != old.status).then(|| [&old.status, &entry.status]),
-            "label": (entry.label != old.label).then(|| [&old.label, &entry.label]),
+            "status": (entry.status != old.status).then_some([&old.status, &entry.status]),
+            "label": (entry.label != old.label).then_some([&old.label, &entry.label]),
             "layers": null, "questions": null, "findings_new": null, "findings_gone": null, "inputs": null,
         });
         if let Some(inside) = inside(run, before) {
