@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use amc_core::kinds::{Attested, BoundaryEpoch, Fields, Ingested, Role};
+use amc_core::kinds::{Attested, BoundaryEpoch, Fields, Ingested, LogHead, Role};
 use amc_core::{AgentId, Clock as _, Tier, timestamp};
+use amc_crypto::Checkpoint;
 use amc_crypto::attestation::{self, AttestationPredicate};
 use amc_crypto::signer::StatementSigner as _;
 use amc_evidence::{Draft, Stored, VerifiedEvent};
@@ -171,8 +172,8 @@ pub(crate) fn epoch(opening: &Opening, plan: &EpochPlan) -> Result<Answer, Failu
     let unlocked = unlock(opening)?;
     let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
     unlocked.cosign(&evidence_dir)?;
-    let from_index = size_of(&evidence_dir)?;
-    let entry = BoundaryEpoch { agent: plan.agent.clone(), from_index, reason: plan.reason.clone() };
+    let LogHead { origin: log, size: from_index, .. } = head_of(&evidence_dir)?;
+    let entry = BoundaryEpoch { agent: plan.agent.clone(), log, from_index, reason: plan.reason.clone() };
     let appended = unlocked.writer.append(Draft::new(Tier::Observed, entry), None).map_err(Failure::unable)?;
     configs::close(unlocked)?;
     let data = json!({ "agent_id": plan.agent, "from_index": from_index, "audit_index": appended.index });
@@ -184,6 +185,8 @@ pub(crate) fn epoch(opening: &Opening, plan: &EpochPlan) -> Result<Answer, Failu
     Ok(Answer::new(&data, text))
 }
 
-fn size_of(evidence: &Path) -> Result<u64, Failure> {
-    Ok(LogReader::open(evidence).map_err(Failure::wrong)?.size())
+fn head_of(evidence: &Path) -> Result<LogHead, Failure> {
+    let reader = LogReader::open(evidence).map_err(Failure::wrong)?;
+    let Checkpoint { origin, size, root } = reader.checkpoint().clone();
+    Ok(LogHead { origin, size, root })
 }

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use amc_core::kinds::Role;
-use amc_core::limits;
+use amc_core::{Digest, limits};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CosignedCheckpoint};
 use crate::key::PublicKey;
@@ -42,6 +42,8 @@ pub struct TrustPolicy {
     successors: Vec<VerifierKey>,
     /// Keys of logs by position, where there is more than the first.
     histories: BTreeMap<String, Vec<(u64, PublicKey)>>,
+    /// Log keys whose envelopes count no longer.
+    revoked: BTreeSet<Digest>,
 }
 
 /// A policy file that breaks a rule, with its line.
@@ -78,7 +80,15 @@ impl TrustPolicy {
         }
         let quorum = parser.quorum.ok_or_else(|| fail(text.lines().count().max(1), "no quorum line"))?;
         let Parser { logs, witnesses, groups, .. } = parser;
-        Ok(TrustPolicy { logs, witnesses, groups, quorum, successors: Vec::new(), histories: BTreeMap::new() })
+        Ok(TrustPolicy {
+            logs,
+            witnesses,
+            groups,
+            quorum,
+            successors: Vec::new(),
+            histories: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+        })
     }
 
     /// The policy that `init` writes: both logs, both roles' witnesses, any of them a quorum.
@@ -126,7 +136,8 @@ impl TrustPolicy {
         keys
     }
 
-    /// Every key that the logs of a role in a workspace had, pinned and learned.
+    /// Every key that the logs of a role in a workspace had, pinned and learned, save revoked ones: an
+    /// envelope stands nowhere in a log, so nobody can tell whether a stolen key signed it before or after.
     pub fn keys_of_role(&self, workspace: &str, role: Role) -> Vec<PublicKey> {
         let ours = |key: &&VerifierKey| {
             role_of_origin(key.name()) == Some(role) && workspace_of_origin(key.name()) == workspace
@@ -134,11 +145,17 @@ impl TrustPolicy {
         let logs = self.logs.iter().chain(&self.successors).filter(ours);
         let mut keys = Vec::new();
         for key in logs.flat_map(|log| self.log_keys(log.name())) {
-            if !keys.contains(&key) {
+            if !keys.contains(&key) && !self.revoked.contains(&key.to_digest()) {
                 keys.push(key);
             }
         }
         keys
+    }
+
+    /// Takes out a log key that was revoked: envelopes under it no longer count. What it signed in its
+    /// log counts by position, as ever.
+    pub fn discount_log_key(&mut self, public: Digest) {
+        self.revoked.insert(public);
     }
 
     /// The witness of a role in a workspace, where it is pinned.

@@ -31,6 +31,7 @@ mod publish;
 mod reader;
 mod recovery;
 mod reindex;
+pub mod revocation;
 mod snapshot;
 mod storage;
 pub mod succeed;

@@ -19,6 +19,7 @@ use amc_evidence::{Event, EventTrust, KeyHistory, SignedEvent};
 use crate::engine::CHECKPOINT_FILE;
 use crate::error::ReadError;
 use crate::frame::{Cursor, Frame, segment_indices, segment_path};
+use crate::revocation::is_marked;
 use crate::storage::Files;
 use crate::verify::RevokedKey;
 
@@ -114,10 +115,10 @@ pub fn learned(policy: &TrustPolicy, evidence: &Path, audit: &Path) -> Result<Tr
         let note = note.and_then(|bytes| Note::parse(&bytes).ok());
         note.is_none_or(|note| policy.check_signatures(note).is_ok())
     };
-    if is_known(evidence) && is_known(audit) {
+    let dirs = [line_of(evidence, Role::Monitor), line_of(audit, Role::Auditor)].concat();
+    if is_known(evidence) && is_known(audit) && !dirs.iter().any(|dir| is_marked(dir)) {
         return Ok(policy.clone());
     }
-    let dirs = [line_of(evidence, Role::Monitor), line_of(audit, Role::Auditor)].concat();
     Ok(gather(policy, &dirs)?.policy)
 }
 
@@ -295,6 +296,9 @@ impl Gathering {
             .flat_map(|role| self.revoked_witnesses(role, (u64::MAX, u64::MAX)))
             .collect();
         self.policy = without(&self.policy, &everywhere);
+        for revoked in self.revoked.iter().filter(|revoked| revoked.purpose == KeyPurpose::Log) {
+            self.policy.discount_log_key(revoked.public);
+        }
         for dir in &self.dirs {
             for note in outside_notes(dir)? {
                 take_state(&mut cosigned, &self.policy, self.policy.check_signatures(note).ok());

@@ -562,12 +562,14 @@ fn is_unsealed(session: &Session<'_>) -> bool {
 /// The auditor's boundary epochs of the agent that lie within the slice, in the order of their entries.
 fn epochs(audit: &[&EventRecord], slice: &LogHead) -> Vec<EpochResult> {
     let epochs = audit.iter().filter_map(|record| match &record.fields {
-        Some(Fields::BoundaryEpoch(epoch)) if epoch.from_index <= slice.size => Some(EpochResult {
-            index: record.event.index,
-            recorded: to_rfc3339(record.event.wall_ns),
-            from_index: epoch.from_index,
-            reason: epoch.reason.clone(),
-        }),
+        Some(Fields::BoundaryEpoch(epoch)) if epoch.log == slice.origin && epoch.from_index <= slice.size => {
+            Some(EpochResult {
+                index: record.event.index,
+                recorded: to_rfc3339(record.event.wall_ns),
+                from_index: epoch.from_index,
+                reason: epoch.reason.clone(),
+            })
+        }
         _ => None,
     });
     epochs.collect()

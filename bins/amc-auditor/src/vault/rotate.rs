@@ -6,16 +6,14 @@
 //! other role's key signed counts; then the other role's compartment gets a key for which nothing
 //! vouches, and its log is succeeded.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use amc_core::Tier;
-use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, KeyRotated, Role};
+use amc_core::kinds::{KeyPurpose, KeyRevoked, KeyRotated, Role};
+use amc_crypto::PublicKey;
 use amc_crypto::signer::{CheckpointSigner as _, Cosigner as _, EventSigner as _};
-use amc_crypto::{PublicKey, TrustPolicy};
-use amc_evidence::{Draft, Event};
-use amc_ledger::line::{gather, line_of};
-use amc_ledger::{LogReader, Signers, Writer};
+use amc_evidence::Draft;
+use amc_ledger::{Signers, Writer, revocation};
 use amc_vault::{AuditorKeys, Passphrase, Vault};
 use amc_workspace::home::Home;
 use amc_workspace::protocol::Client;
@@ -27,7 +25,7 @@ use serde_json::json;
 use super::{OneRole, current};
 use crate::holder::Claim;
 use crate::monitor;
-use crate::unlock::{Beside, Unlocked, log_failure, log_number, open_log, parsed, unlock, unlock_with, vault_failure};
+use crate::unlock::{Beside, log_failure, log_number, open_log, parsed, unlock, unlock_with, vault_failure};
 
 /// Whose key, and why.
 #[derive(Args)]
@@ -140,14 +138,14 @@ fn revoke(opening: &Opening, which: &str, from_index: u64, reason: &str) -> Resu
     if here.is_empty() {
         return Err(Failure::wrong("there is no compartment here; do this in the homes that have them"));
     }
-    let revoked = stolen(&home, &policy, from_index, reason)?;
+    let logs = (home.log(Role::Monitor), home.log(Role::Auditor));
+    let revoked = revocation::of_stolen(&policy, (&logs.0, &logs.1), Role::Monitor, from_index, reason);
+    let revoked = revoked.map_err(Failure::wrong)?;
     let mut text =
         format!("Nothing counts that the monitor's log key signed in {} from index {from_index} on\n", revoked.origin);
     if here.contains(&Role::Auditor) {
         let unlocked = unlock(opening)?;
-        if !is_said(&unlocked, &revoked)? {
-            unlocked.writer.append(Draft::new(Tier::Observed, revoked.clone()), None).map_err(Failure::unable)?;
-        }
+        revocation::record(&unlocked.writer, &home.log(Role::Auditor), &revoked).map_err(Failure::unable)?;
         unlocked.writer.close().map_err(Failure::unable)?;
     } else {
         text = "The auditor has to say so too, with the same command in its home\n".to_owned();
@@ -164,36 +162,6 @@ fn revoke(opening: &Opening, which: &str, from_index: u64, reason: &str) -> Resu
         "new_public": new.map(|key| key.to_digest()),
     });
     Ok(Answer::new(&data, text))
-}
-
-/// The key that signs the monitor's log at this index, as the log's own history says.
-fn stolen(home: &Home, policy: &TrustPolicy, from_index: u64, reason: &str) -> Result<KeyRevoked, Failure> {
-    let dirs: Vec<PathBuf> =
-        [Role::Monitor, Role::Auditor].into_iter().flat_map(|role| line_of(&home.log(role), role)).collect();
-    let statements = gather(policy, &dirs).map_err(Failure::unable)?;
-    let dir = home.log(Role::Monitor);
-    let origin = statements.of_dir(&dir).map(|log| log.opened.origin.clone()).ok_or_else(|| {
-        Failure::wrong(format!("there is no evidence log in {}; bring a copy of it, however broken", dir.display()))
-    })?;
-    let key = statements.policy.log_key_at(&origin, from_index.saturating_add(1));
-    let key = key.ok_or_else(|| Failure::bad(format!("the trust policy does not lead to the log {origin}")))?;
-    let public = key.public().to_digest();
-    Ok(KeyRevoked { origin, purpose: KeyPurpose::Log, public, from_index, reason: reason.to_owned() })
-}
-
-/// Whether the audit log says so already: a crash came between it and the vault.
-fn is_said(unlocked: &Unlocked, revoked: &KeyRevoked) -> Result<bool, Failure> {
-    unlocked.writer.publish().map_err(Failure::unable)?;
-    let reader = LogReader::open(&unlocked.home.log(Role::Auditor)).map_err(Failure::unable)?;
-    for stored in reader.events(0) {
-        let (_, fields) = Event::decode(&stored.map_err(Failure::unable)?.signed.body).map_err(Failure::unable)?;
-        if let Some(Fields::KeyRevoked(said)) = fields
-            && (&said.origin, said.public, said.from_index) == (&revoked.origin, revoked.public, revoked.from_index)
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// A new key in the monitor's compartment, unless it has another one than the revoked already.

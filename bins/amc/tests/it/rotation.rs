@@ -263,9 +263,18 @@ fn a_stolen_key_of_the_auditor_is_revoked_by_the_monitor() {
     assert!(home.json(&["config", "sign", "gateway.yaml"]).ends(1).errors().contains("KEY_OUT_OF_VALIDITY"));
     let succeeded = home.json(&["ledger", "succeed", "--log", "audit"]).ends(0);
     assert_eq!(succeeded.data()["origin"], "acme-test/audit/2", "{succeeded}");
-    home.json(&["config", "sign", "gateway.yaml"]).ends(0);
+    // Nobody can tell when a stolen key signed an envelope, so none of its envelopes counts any more.
+    let loose = home.json(&["config", "verify", "gateway.yaml"]).ends(1);
+    assert!(loose.errors().contains("CONFIG_SIGNATURE_INVALID"), "{loose}");
+    home.json(&["run", "--agent", "support"]).ends(1);
+    let policies = ["agents/helper/gatePolicy.json", "agents/support/gatePolicy.json"];
+    for path in [&["amc.yaml", "gateway.yaml", "bank.toml"][..], &policies].concat() {
+        home.json(&["config", "sign", path]).ends(0);
+    }
     wrap(&home);
     home.json(&["verify"]).ends(0);
+    let loaded = home.evidence_of("config_loaded");
+    assert_eq!(loaded.last().expect("a load")["fields"]["state"], "signed");
 }
 
 /// Each role has a home with its own compartment: one says that the key does not count, the other makes

@@ -95,7 +95,9 @@ pub struct Attested {
 pub struct BoundaryEpoch {
     /// The agent.
     pub agent: AgentId,
-    /// Sessions opened below this index of the evidence log are listed and not counted.
+    /// Origin of the evidence log.
+    pub log: String,
+    /// Sessions opened below this index of it are listed and not counted.
     pub from_index: u64,
     /// Why, in the auditor's words.
     pub reason: String,

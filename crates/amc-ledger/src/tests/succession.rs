@@ -283,7 +283,12 @@ fn the_audit_log_is_succeeded_too_and_goes_on_knowing_what_it_cosigned() {
         let sha256 = Digest([7; 32]);
         world.say(Role::Auditor, 1, ConfigSigned { path: path.into(), version, sha256, agent: None });
     }
-    let epoch = BoundaryEpoch { agent: super::agent(), from_index: 3, reason: "the host was rebuilt".into() };
+    let epoch = BoundaryEpoch {
+        agent: super::agent(),
+        log: "t/evidence".into(),
+        from_index: 3,
+        reason: "the host was rebuilt".into(),
+    };
     world.say(Role::Auditor, 1, epoch.clone());
     // The last entry is what the damage takes.
     world.say(Role::Auditor, 1, ConfigSigned { path: "x".into(), version: 1, sha256: Digest([7; 32]), agent: None });

@@ -263,11 +263,14 @@ fn sessions_before_a_boundary_epoch_are_listed_and_not_counted() {
     assert!(before.status == amc_scoring::Status::Invalid, "never probed");
     let epoch = |agent: &amc_core::AgentId, from_index| BoundaryEpoch {
         agent: agent.clone(),
+        log: "test.ws/evidence".into(),
         from_index,
         reason: "the agent runs in namespaces from now on".into(),
     };
     world.note_audit(epoch(&crate::world::agent("other"), from_index));
     assert_eq!(world.score(&bank, 30).epochs, []);
+    world.note_audit(BoundaryEpoch { log: "test.ws/evidence/2".into(), ..epoch(&bot, from_index) });
+    assert_eq!(world.score(&bank, 30).epochs, [], "of another log");
     world.note_audit(epoch(&bot, from_index));
     let report = world.score(&bank, 30);
     assert_eq!(report.epochs.len(), 1);

@@ -97,7 +97,7 @@ fn earlier(world: &mut World) {
     world.note_audit(run);
     let from_index = world.evidence.head().size;
     let reason = "from now on the agent runs in namespaces (`amc wrap --isolation namespaces`)".into();
-    world.note_audit(BoundaryEpoch { agent: bot, from_index, reason });
+    world.note_audit(BoundaryEpoch { agent: bot, log: "test.ws/evidence".into(), from_index, reason });
 }
 
 /// Twelve good days under the shipped bank, with claims and a target.
@@ -145,7 +145,7 @@ pub(crate) fn hostile() -> Report {
     world.say(&bot, session, Tier::Observed, AgentKeyIgnored { provider, header: "<b>".into() });
     world.seal(&bot, session, SessionOutcome::Sealed);
     let reason = "</p><script>alert(3)</script> [x](javascript:y)".into();
-    world.note_audit(BoundaryEpoch { agent: bot, from_index: 0, reason });
+    world.note_audit(BoundaryEpoch { agent: bot, log: "test.ws/evidence".into(), from_index: 0, reason });
     world.score(&shipped(), 14)
 }
 
