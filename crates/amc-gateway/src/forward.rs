@@ -230,10 +230,18 @@ pub(crate) async fn deliver(
     response: Response<reqwest::Body>,
     trailers: Trailers,
 ) -> Result<Response<AnswerBody>, Failure> {
-    // A provider may answer before it has read the request (it refuses a body's size, say). There is
-    // no request event to wait for then; it follows when the body has ended.
-    let passing = matches!(&*progress.borrow(), Progress::Passing);
+    let events = headers::is_event_stream(&headers::media_type(response.headers()));
+    let len = response.body().size_hint().exact();
+    let bounded = !events && len.is_some_and(|len| len <= BOUNDED_BYTES_MAX);
     let durable = call.settings.is_durable();
+    // A provider may answer before it has read the request (it refuses a body's size, say). There is
+    // no request event to wait for then; it follows when the body has ended. A short answer waits a
+    // moment: a request that has left whole may only not have been seen to end yet.
+    if durable && bounded {
+        let ended = progress.wait_for(|progress| !matches!(progress, Progress::Passing));
+        let _ = tokio::time::timeout(REQUEST_END_WAIT, ended).await;
+    }
+    let passing = matches!(&*progress.borrow(), Progress::Passing);
     let request_receipt = match (passing, durable) {
         (true, _) => None,
         (false, true) => record::recorded(&mut progress).await.map_err(refused)?.receipt,
@@ -248,9 +256,7 @@ pub(crate) async fn deliver(
         parts.headers.remove(header::CONTENT_LENGTH);
     }
     add_ours(gateway, call, &mut parts.headers, request_receipt);
-    let events = headers::is_event_stream(&headers::media_type(&parts.headers));
-    let len = body.size_hint().exact();
-    if durable && !passing && !events && len.is_some_and(|len| len <= BOUNDED_BYTES_MAX) {
+    if durable && !passing && bounded {
         let (outcome, bytes) = read_bounded(body, &mut answer, call.settings.idle).await;
         let recorded = answer.finish(outcome).await;
         let recorded = recorded.map_err(|_| Failure::evidence("the answer came and its evidence was not recorded"))?;
@@ -316,6 +322,9 @@ pub(crate) fn refused(error: ChannelError) -> Failure {
 
 /// Up to here an answer of known length is held until its receipt can go in its head.
 const BOUNDED_BYTES_MAX: u64 = 256 * 1024;
+
+/// How long such an answer waits for the end of its request to be seen.
+const REQUEST_END_WAIT: Duration = Duration::from_millis(100);
 
 /// Requests up to here can be tried again; they are held until they are answered.
 const RETRIED_BYTES_MAX: u64 = 1 << 20;

@@ -77,7 +77,8 @@ fn junit(bytes: &[u8]) -> Result<ResultCounts, String> {
                 }
             }
             Event::End(_) => {
-                if open.pop().as_deref() == Some("testcase") {
+                let ended = open.pop();
+                if ended.as_deref() == Some("testcase") {
                     count(&mut counts, case.take().unwrap_or(Case::Passed));
                 }
             }
@@ -221,7 +222,7 @@ mod tests {
             assert!(of(IngestType::Junit, text).is_err(), "{what}");
         }
         let deep = format!("<testsuite>{}", "<a>".repeat(100_000));
-        assert!(of(IngestType::Junit, &deep).unwrap_err().contains("deeper"));
+        assert!(of(IngestType::Junit, &deep).expect_err("too deep").contains("deeper"));
     }
 
     #[test]

@@ -44,7 +44,9 @@ fn verify_answers_with_both_logs() {
     assert_eq!(keys(&data), ["audit", "evidence", "mode"]);
     assert_eq!(data["mode"], "full");
     for log in ["evidence", "audit"] {
-        assert_eq!(keys(&data[log]), ["cosigned_size", "events", "open_sessions", "root", "sessions", "size"]);
+        let wanted =
+            ["cosigned_by", "cosigned_size", "ended", "events", "open_sessions", "origin", "root", "sessions", "size"];
+        assert_eq!(keys(&data[log]), wanted);
         assert_eq!(data[log]["events"], data[log]["size"]);
         assert_eq!(data[log]["root"].as_str().expect("hex").len(), 64);
     }
@@ -112,7 +114,7 @@ fn gate_answers_with_a_decision_and_its_rules() {
     let answer = scored.home.json(&["gate", "--bundle", &bundle, "--policy", &policy]);
     assert_eq!(answer.json()["command"], "gate");
     let data = answer.data();
-    assert_eq!(keys(&data), ["decision", "rules"]);
+    assert_eq!(keys(&data), ["bundle_sha256", "decision", "policy_sha256", "rules"]);
     for rule in data["rules"].as_array().expect("a list") {
         assert_eq!(keys(rule), ["found", "pass", "rule", "wanted"]);
     }

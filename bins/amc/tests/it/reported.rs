@@ -123,7 +123,8 @@ fn an_honest_trace_is_correlated() {
     let wrapped = ["wrap", "--agent", "support", "--isolation", "none", "--", agent, "--plain", "3", "--trace"];
     home.amc(&wrapped).ends(0);
     let (_, report) = run(&home);
-    assert_eq!(report["correlation"], json!({"applicable": true, "lines": 3, "valid": 3, "ratio_bp": 10_000}));
+    let wanted = json!({"applicable": true, "lines": 3, "valid": 3, "ratio_bp": 10_000});
+    assert_eq!(report["correlation"], wanted, "{} {:#?}", report["findings"], home.evidence_of("trace_lines"));
     assert_eq!(fact(&report, "trace.correlated").expect("it counts")["pass"], 3);
 }
 
