@@ -108,11 +108,7 @@ fn never_recorded(agent: &AgentId, evidence: &[VerifiedEvent]) -> Failure {
 
 /// The bank in force: this home's, if the auditor signed it.
 pub(crate) fn bank_in_force(unlocked: &Unlocked) -> Result<(Bank, SignedFile), Failure> {
-    let keys = unlocked.home.auditor_keys(&unlocked.policy).map_err(Failure::wrong)?;
-    let file = SignedFile::load(&unlocked.home, "bank.toml", None, &keys).map_err(Failure::wrong)?;
-    if let Some(finding) = file.finding {
-        return Err(Failure::bad("the question bank is not signed, so nothing is scored by it").with(finding));
-    }
+    let file = unlocked.newest_signed("bank.toml", None)?;
     let bank = Bank::parse(&file.bytes).map_err(Failure::wrong)?;
     Ok((bank, file))
 }

@@ -59,11 +59,7 @@ pub(crate) fn in_force(unlocked: &Unlocked, agent: &AgentId, id: &str, bank: &Ba
             "{agent} has no target {id:?}; it has {known}. Set one with `amc target set FILE`"
         )));
     }
-    let keys = unlocked.home.auditor_keys(&unlocked.policy).map_err(Failure::wrong)?;
-    let file = SignedFile::load(&unlocked.home, &path, Some(agent), &keys).map_err(Failure::wrong)?;
-    if let Some(finding) = file.finding.clone() {
-        return Err(Failure::bad(format!("the target {id} is not signed, so nothing is measured by it")).with(finding));
-    }
+    let file = unlocked.newest_signed(&path, Some(agent))?;
     let target = Target::parse(&file.bytes, agent, bank).map_err(Failure::wrong)?;
     Ok(InForce { target, file })
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use amc_core::kinds::{ConfigSigned, Fields, KeyPurpose, Role};
-use amc_core::{AgentId, FindingCode, Tier, WorkspaceName};
+use amc_core::{AgentId, Finding, FindingCode, Tier, WorkspaceName};
 use amc_crypto::TrustPolicy;
 use amc_crypto::config::{self, ConfigPredicate};
 use amc_crypto::signer::{Cosigner as _, EventSigner as _, StatementSigner as _};
@@ -14,7 +14,7 @@ use amc_vault::{AuditorKeys, EnvelopeKey, LogKey, LogNumber, Passphrase, Vault, 
 use amc_workspace::home::{self, Home};
 use amc_workspace::opening::{self, Opening};
 use amc_workspace::passphrase::{self, Source};
-use amc_workspace::{Failure, SystemClock, hardening};
+use amc_workspace::{Failure, SignedFile, SystemClock, hardening};
 use zeroize::Zeroizing;
 
 /// The auditor, unlocked, with its log open for writing.
@@ -155,6 +155,24 @@ impl Unlocked {
         home::write_atomic(&self.home.file(&format!("{path}.sig")), envelope.to_json().as_bytes())
             .map_err(Failure::unable)?;
         Ok(version)
+    }
+
+    /// A signed file, refused where a newer version was signed since: an old one with its good signature
+    /// is not what is in force.
+    pub(crate) fn newest_signed(&self, path: &str, agent: Option<&AgentId>) -> Result<SignedFile, Failure> {
+        let keys = self.home.auditor_keys(&self.policy).map_err(Failure::wrong)?;
+        let file = SignedFile::load(&self.home, path, agent, &keys).map_err(Failure::wrong)?;
+        if let Some(finding) = file.finding.clone() {
+            return Err(Failure::bad(format!("{path} is not signed, so nothing rests on it")).with(finding));
+        }
+        let (version, newest) = (file.version.unwrap_or(0), self.newest_version(path)?);
+        if version < newest {
+            let what = format!("{path} is version {version}, and version {newest} was signed since");
+            let finding = Finding::error(FindingCode::ConfigVersionRollback, path, what.clone());
+            let next = format!("put version {newest} back, or sign this one anew with `amc config sign {path}`");
+            return Err(Failure::bad(format!("{what}; {next}")).with(finding));
+        }
+        Ok(file)
     }
 
     fn newest_version(&self, path: &str) -> Result<u64, Failure> {

@@ -205,9 +205,20 @@ fn targets_that_cannot_be_meant_are_refused() {
     }
     changed("levels", json!({"key-custody": 5})).ends(0);
     let path = home.file("agents/support/targets/t.json");
-    let text = fs::read_to_string(&path).expect("it was written").replace('5', "1");
-    fs::write(&path, text).expect("a file");
+    let signature = home.file("agents/support/targets/t.json.sig");
+    let first = (fs::read(&path).expect("the target"), fs::read(&signature).expect("its signature"));
+    changed("levels", json!({"key-custody": 2})).ends(0);
+    let second = (fs::read(&path).expect("the target"), fs::read(&signature).expect("its signature"));
+    let put = |pair: &(Vec<u8>, Vec<u8>)| {
+        fs::write(&path, &pair.0).and_then(|()| fs::write(&signature, &pair.1)).expect("both are written");
+    };
     home.wrap_sh("true").ends(0);
+    put(&first);
+    let older = home.json(&["run", "--agent", "support", "--target", "t"]).ends(1);
+    assert!(older.errors().contains("CONFIG_VERSION_ROLLBACK"), "{older}");
+    put(&second);
+    let text = fs::read_to_string(&path).expect("it was written").replace('2', "1");
+    fs::write(&path, text).expect("a file");
     let edited = home.json(&["run", "--agent", "support", "--target", "t"]).ends(1);
     assert!(edited.errors().contains("CONFIG_SIGNATURE_INVALID"), "{edited}");
 }

@@ -221,6 +221,9 @@ fn an_older_signed_bank_is_a_rollback() {
     fs::write(home.file("bank.toml.sig"), signature).expect("it can be written");
     let answer = home.json(&["bank", "verify"]).ends(1);
     assert_eq!(answer.errors().into_iter().collect::<Vec<_>>(), ["CONFIG_VERSION_ROLLBACK"]);
+    home.wrap_sh("true").ends(0);
+    let run = home.json(&["run", "--agent", "support"]).ends(1);
+    assert_eq!(run.errors().into_iter().collect::<Vec<_>>(), ["CONFIG_VERSION_ROLLBACK"], "nothing is scored by it");
 }
 
 #[test]

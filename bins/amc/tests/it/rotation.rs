@@ -59,6 +59,10 @@ fn every_signature_of_before_and_after_verifies_from_the_pinned_keys() {
     assert!(
         !codes(&earlier).contains("CONFIG_SIGNATURE_INVALID") && !codes(&later).contains("CONFIG_SIGNATURE_INVALID")
     );
+    // One that the newest key signed decides where the bundle leads to that key from the pinned one.
+    home.json(&["config", "sign", "agents/support/gatePolicy.json"]).ends(0);
+    assert!(!codes(&later).contains("CONFIG_SIGNATURE_INVALID"), "{}", gate(&later));
+    assert!(codes(&earlier).contains("CONFIG_SIGNATURE_INVALID"), "{}", gate(&earlier));
     home.assert_tidy();
 }
 

@@ -10,6 +10,7 @@ mod policy;
 mod proof;
 mod trees;
 mod vectors;
+mod wycheproof;
 
 use amc_crypto::note::{KeyKind, NoteSignature, VerifierKey, cosignature_message};
 use amc_crypto::{Checkpoint, PublicKey, Signature};
