@@ -71,7 +71,7 @@ pub(crate) fn attest(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> 
     let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
     // What is attested lies under a checkpoint that the auditor has cosigned.
     unlocked.cosign(&evidence_dir)?;
-    let logs = unlocked.verified_logs(&evidence_dir)?;
+    let logs = unlocked.verified_logs(&evidence_dir, &plan.agent)?;
     let now_ns = unlocked.clock.now().wall_ns;
     // All are looked at before any is signed.
     let looked = plan.events.iter().map(|index| look(&logs.evidence, plan, *index, file.as_deref(), now_ns));
@@ -110,13 +110,10 @@ fn look<'a>(
 ) -> Result<Looked<'a>, Failure> {
     let wrong = |what: &str| Failure::wrong(format!("event {index} of the evidence log {what}; nothing was attested"));
     let record = evidence.events.iter().find(|record| record.event.index == index);
-    let record = record.ok_or_else(|| wrong("does not exist"))?;
+    let record = record.ok_or_else(|| wrong("does not exist, or is about another agent"))?;
     let Some(Fields::Ingested(ingested)) = &record.fields else {
         return Err(wrong("was observed and not handed in: only what `amc ingest` recorded is attested"));
     };
-    if record.event.agent.as_ref() != Some(&plan.agent) {
-        return Err(wrong("is about another agent"));
-    }
     if !holds(evidence, record, file)? {
         return Err(wrong("names a file that is not kept whole here; hand it over with --file"));
     }

@@ -78,7 +78,7 @@ pub(crate) fn export(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> 
 pub(crate) fn export_run(unlocked: &Unlocked, plan: &Wanted<'_>) -> Result<(Report, ExportSummary), Failure> {
     let stored = StoredRun::read(unlocked, plan)?;
     let evidence_dir = unlocked.evidence_dir(plan.evidence);
-    let BothLogs { evidence, audit, mut statements, .. } = unlocked.verified_logs(&evidence_dir)?;
+    let BothLogs { evidence, audit, mut statements, .. } = unlocked.verified_logs(&evidence_dir, plan.agent)?;
     let LogHead { origin, size, root } = &stored.report.evidence;
     let evidence_note = statements.newest_with_quorum(origin, |at| at.size == *size && at.root == *root);
     let evidence_note = evidence_note.map(|state| state.note.clone()).ok_or_else(|| {
@@ -91,7 +91,7 @@ pub(crate) fn export_run(unlocked: &Unlocked, plan: &Wanted<'_>) -> Result<(Repo
         Some(note) => note,
         None => {
             let ask = monitor::cosign(&unlocked.home, &unlocked.passphrase);
-            statements = unlocked.verified_logs(&evidence_dir)?.statements;
+            statements = unlocked.verified_logs(&evidence_dir, plan.agent)?.statements;
             covering(&statements, &audit, &stored)?.ok_or_else(|| not_cosigned(ask.err()))?
         }
     };

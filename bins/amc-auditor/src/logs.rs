@@ -1,9 +1,10 @@
 //! Reading the logs as an auditor: verified whole, before anything rests on them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use amc_core::Finding;
 use amc_core::kinds::Role;
+use amc_core::{AgentId, Finding};
 use amc_crypto::Note;
 use amc_evidence::VerifiedEvent;
 use amc_ledger::line::Statements;
@@ -16,7 +17,7 @@ use serde_json::json;
 
 use crate::unlock::{Unlocked, unlock};
 
-/// A log that verified, with all of its events.
+/// A log that verified, with its events.
 pub(crate) struct VerifiedLog {
     pub(crate) reader: LogReader,
     pub(crate) events: Vec<VerifiedEvent>,
@@ -42,13 +43,22 @@ impl Unlocked {
         Ok(note)
     }
 
-    /// Verifies both logs, each against its key and against what the other role cosigned of it.
-    pub(crate) fn verified_logs(&self, evidence_dir: &Path) -> Result<BothLogs, Failure> {
+    /// Verifies both logs, each against its key and against what the other role cosigned of it. All of
+    /// the evidence is verified; kept is what is about this agent, or about none.
+    pub(crate) fn verified_logs(&self, evidence_dir: &Path, agent: &AgentId) -> Result<BothLogs, Failure> {
         let audit_dir = self.home.log(Role::Auditor);
         let options = PairOptions { policy: &self.policy, mode: VerifyMode::Full, brought: &[], progress: None };
         let (mut evidence, mut audit) = (Vec::new(), Vec::new());
+        let mut agents = BTreeSet::new();
         let verdict = verify_pair(Some(evidence_dir), Some(&audit_dir), &options, &mut |role, event| match role {
-            Role::Monitor => evidence.push(event),
+            Role::Monitor => match &event.event.agent {
+                Some(other) if other != agent => {
+                    if !agents.contains(other) {
+                        agents.insert(other.clone());
+                    }
+                }
+                _ => evidence.push(event),
+            },
             Role::Auditor => audit.push(event),
         });
         let verdict = verdict.map_err(Failure::wrong)?;
@@ -62,7 +72,7 @@ impl Unlocked {
             Ok::<_, Failure>(VerifiedLog { reader, events })
         };
         let (evidence, audit) = (open(evidence_dir, evidence)?, open(&audit_dir, audit)?);
-        Ok(BothLogs { evidence, audit, findings, statements: verdict.statements })
+        Ok(BothLogs { evidence, audit, other_agents: agents, findings, statements: verdict.statements })
     }
 }
 
@@ -70,6 +80,8 @@ impl Unlocked {
 pub(crate) struct BothLogs {
     pub(crate) evidence: VerifiedLog,
     pub(crate) audit: VerifiedLog,
+    /// Agents of the evidence log whose events were verified and not kept.
+    pub(crate) other_agents: BTreeSet<AgentId>,
     /// Warnings and notes of both; an error would have ended it.
     pub(crate) findings: Vec<Finding>,
     /// What they say of each other, outside witnesses included.

@@ -57,10 +57,11 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     // The slice of the evidence is what the auditor has just cosigned; of its own log, what precedes the run.
     let evidence_dir = unlocked.evidence_dir(plan.evidence.as_deref());
     let cosigned = unlocked.cosign(&evidence_dir)?;
-    let BothLogs { evidence, audit, findings, .. } = unlocked.verified_logs(&evidence_dir)?;
+    let BothLogs { evidence, audit, findings, other_agents, .. } =
+        unlocked.verified_logs(&evidence_dir, &plan.agent)?;
     if !is_recorded(&evidence.events, &plan.agent) {
         unlocked.writer.close().map_err(Failure::unable)?;
-        return Err(never_recorded(&plan.agent, &evidence.events));
+        return Err(never_recorded(&plan.agent, &other_agents));
     }
 
     let report = score(&ScoreInput {
@@ -92,13 +93,12 @@ fn is_recorded(evidence: &[VerifiedEvent], agent: &AgentId) -> bool {
 
 /// A run stays in the audit log for ever, so a misspelt agent makes none. An agent with sessions, none of them in the
 /// window, is scored: that nothing was recorded is then what the report says.
-fn never_recorded(agent: &AgentId, evidence: &[VerifiedEvent]) -> Failure {
-    let known: BTreeSet<&str> =
-        evidence.iter().filter_map(|record| Some(record.event.agent.as_ref()?.as_str())).collect();
+fn never_recorded(agent: &AgentId, others: &BTreeSet<AgentId>) -> Failure {
+    let known: Vec<&str> = others.iter().map(AgentId::as_str).collect();
     let known = if known.is_empty() {
         "it has none of any agent yet".to_owned()
     } else {
-        format!("it has some of {}", known.into_iter().collect::<Vec<_>>().join(", "))
+        format!("it has some of {}", known.join(", "))
     };
     Failure::wrong(format!(
         "the evidence log has no session of {agent}, so there is nothing to score; {known}. \
