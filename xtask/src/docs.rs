@@ -1,6 +1,6 @@
 //! `cargo xtask docs`: the commands that the pages show, run as they stand.
 //!
-//! Every fenced `sh` block of README.md and docs/guides/ runs, in order, in one shell per page: in an empty directory,
+//! Every fenced `sh` block of README.md and of the pages under docs/ runs, in order, in one shell per page: in an empty directory,
 //! with the binaries on PATH, `AMC_VAULT_PASSPHRASE` set, and a demo model on the port `AMC_DEMO_MODEL_PORT`. A line
 //! that is to end with another status says so in a comment at its end: `amc gate … # exit 1`, `# exit 0 or 1`. What is
 //! not to be run is `text`; `cargo xtask tidy` refuses other names for shell blocks, so none escapes by its name.
@@ -47,20 +47,23 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
     if failed.is_empty() { Ok(()) } else { Err(Failure::new(format!("not as they say: {}", failed.join(", ")))) }
 }
 
-/// README.md and the guides, as paths from the root.
+/// README.md and the pages under docs/, as paths from the root.
 fn pages_of(root: &Path) -> Result<Vec<String>, Failure> {
-    let mut pages = Vec::new();
-    for entry in fs::read_dir(root.join("docs/guides"))? {
-        let path = format!("docs/guides/{}", entry?.file_name().to_string_lossy());
-        pages.push(path);
+    let mut pages = vec!["README.md".to_owned()];
+    let mut dirs = vec!["docs".to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(root.join(&dir))? {
+            let entry = entry?;
+            let path = format!("{dir}/{}", entry.file_name().to_string_lossy());
+            if entry.file_type()?.is_dir() { dirs.push(path) } else { pages.push(path) }
+        }
     }
-    pages.push("README.md".into());
-    pages.retain(|path| is_page(path) && root.join(path).is_file());
+    pages.retain(|path| path.ends_with(".md"));
     pages.sort();
     Ok(pages)
 }
 
-/// Whether the commands of the file with this path from the root are run.
+/// Whether the page is a guide: there a block is `sh` or `text`, and no command is shown that is not run.
 pub fn is_page(path: &str) -> bool {
     path == "README.md" || (path.starts_with("docs/guides/") && path.ends_with(".md"))
 }
