@@ -18,6 +18,16 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
     let Some((package, _)) = benches.iter().find(|(_, bench)| bench == name) else {
         return Err(Failure::new(format!("there is no bench `{name}`; {}", known(&benches))));
     };
+    if name == "gateway" {
+        // It measures the whole product, whose programs it starts.
+        process::pass_through(cargo(&workspace.root).args([
+            "build",
+            "--release",
+            "--locked",
+            "--workspace",
+            "--bins",
+        ]))?;
+    }
     process::pass_through(
         cargo(&workspace.root).args(["bench", "--locked", "-p", package, "--bench", name, "--"]).args(rest),
     )
