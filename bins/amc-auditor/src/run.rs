@@ -14,7 +14,7 @@ use amc_crypto::{Checkpoint, Note};
 use amc_evidence::{Draft, VerifiedEvent};
 use amc_scoring::{Bank, Claims, Report, ScoreInput, Status, render, score};
 use amc_workspace::home::{self, Home};
-use amc_workspace::{Answer, Failure, Opening, SignedFile};
+use amc_workspace::{Answer, Failure, Opening, SignedFile, duration};
 use clap::Args;
 
 use crate::logs::BothLogs;
@@ -28,7 +28,7 @@ pub(crate) struct Plan {
     #[arg(long, value_name = "ID")]
     agent: AgentId,
     /// How far back: a number and s, m, h, d or w.
-    #[arg(long, default_value = "14d", value_parser = window)]
+    #[arg(long, default_value = "14d", value_parser = duration::seconds)]
     window: u64,
     /// The end of the window instead of now.
     #[arg(long, value_name = "RFC3339")]
@@ -208,18 +208,4 @@ fn level_text(level_bp: u32) -> String {
 
 fn percent_text(bp: u32) -> String {
     format!("{}.{:02} %", bp / 100, bp % 100)
-}
-
-fn window(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is not a window such as 14d; use a number and s, m, h, d or w");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        "w" => 604_800,
-        _ => return Err(wrong()),
-    };
-    number.parse::<u64>().ok().and_then(|n| n.checked_mul(seconds)).filter(|s| *s > 0).ok_or_else(wrong)
 }

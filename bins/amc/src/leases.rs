@@ -1,18 +1,14 @@
 //! Leases for agents that AMC does not start: issue, list, revoke. The monitor makes them; this asks.
 
-use std::time::Duration;
-
 use amc_core::kinds::LeaseScope;
-use amc_core::{AgentId, LeaseId};
+use amc_core::{AgentId, LeaseId, timestamp};
 use amc_workspace::config::{GatewayConfig, split_host_port};
 use amc_workspace::home::{self, Home};
 use amc_workspace::protocol::gateway::LeaseLimits;
 use amc_workspace::protocol::operator::{IssuedLease, LeaseOrder, LeaseSummary, OperatorReply, OperatorRequest};
-use amc_workspace::{Answer, Failure, Opening};
+use amc_workspace::{Answer, Failure, Opening, duration};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::services;
 
@@ -36,8 +32,8 @@ pub(crate) struct IssuePlan {
     #[arg(long, value_name = "ID")]
     agent: AgentId,
     /// How long it holds: a number with s, m, h or d.
-    #[arg(long, default_value = "24h", value_parser = parse_duration, value_name = "TIME")]
-    expires: Duration,
+    #[arg(long, default_value = "24h", value_parser = parse_expiry, value_name = "TIME")]
+    expires: u64,
     /// What for.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["llm", "egress"])]
     scope: Vec<Scope>,
@@ -89,7 +85,7 @@ fn issue(opening: &Opening, plan: &IssuePlan) -> Result<Answer, Failure> {
         requests_per_minute: plan.rpm,
         concurrency: plan.concurrency,
     };
-    let order = LeaseOrder { agent: plan.agent.clone(), expires_s: plan.expires.as_secs(), limits };
+    let order = LeaseOrder { agent: plan.agent.clone(), expires_s: plan.expires, limits };
     let OperatorReply::LeaseIssued(issued) = ask(opening, &home, OperatorRequest::IssueLease(order))? else {
         return Err(unexpected());
     };
@@ -106,9 +102,6 @@ fn issue(opening: &Opening, plan: &IssuePlan) -> Result<Answer, Failure> {
 
 /// What can be wrong with the order as it was typed.
 fn check(home: &Home, plan: &IssuePlan) -> Result<(), Failure> {
-    if plan.expires.is_zero() {
-        return Err(Failure::wrong("a lease holds for at least a second: --expires 24h"));
-    }
     if let Some(entry) = plan.allow.iter().find(|entry| split_host_port(entry).is_none()) {
         return Err(Failure::wrong(format!(
             "--allow {entry}: it is host:port or *.domain:port, with the host in lowercase"
@@ -206,27 +199,13 @@ fn scope_name(scope: &LeaseScope) -> String {
 }
 
 fn rfc3339(wall_ns: i64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(wall_ns.into()).ok();
-    let time = time.and_then(|time| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok());
-    time.unwrap_or_else(|| "a time beyond the calendar".to_owned())
+    timestamp::to_rfc3339(wall_ns - wall_ns.rem_euclid(timestamp::NS_PER_S))
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no number with s, m, h or d");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number
-        .checked_mul(seconds)
-        .filter(|all| *all <= EXPIRES_S_MAX)
-        .map(Duration::from_secs)
-        .ok_or_else(|| format!("{text:?} is too long; a lease holds for at most ten years"))
+fn parse_expiry(text: &str) -> Result<u64, String> {
+    let seconds = duration::seconds(text)?;
+    let too_long = || format!("{text:?} is too long; a lease holds for at most ten years");
+    Some(seconds).filter(|seconds| *seconds <= EXPIRES_S_MAX).ok_or_else(too_long)
 }
 
 /// Ten years: whoever wants longer wants no expiry, which there is none of.

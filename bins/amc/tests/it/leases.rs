@@ -135,7 +135,7 @@ fn an_order_that_cannot_be_meant_is_refused() {
     for (arguments, said) in [
         (&["--provider", "nobody"][..], "no provider \"nobody\""),
         (&["--allow", "https://example.com"], "host:port"),
-        (&["--expires", "0s"], "at least a second"),
+        (&["--expires", "0s"], "no length of time"),
         (&["--expires", "1y"], "1y"),
     ] {
         let answer = home.amc(&[&["lease", "issue", "--agent", "support"], arguments].concat()).ends(2);
