@@ -13,12 +13,15 @@ use std::time::Duration;
 const CARGO_DENY: &str = "0.20.2";
 
 /// (what tells that it is there, the Debian package that brings it)
-const DEBIAN: [(&[&str], &str); 3] = [
+const DEBIAN: [(&[&str], &str); 5] = [
     // ring compiles C and assembly.
     (&["cc", "--version"], "build-essential"),
     (&["python3", "--version"], "python3"),
     // The real clients run in a virtual environment; Debian keeps ensurepip apart from python3.
     (&["python3", "-c", "import venv, ensurepip"], "python3-venv"),
+    // Tests that other programs take part in are skipped without these.
+    (&["python3", "-c", "import cryptography"], "python3-cryptography"),
+    (&["curl", "--version"], "curl"),
 ];
 
 /// Finds or installs everything.
