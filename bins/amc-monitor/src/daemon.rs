@@ -187,18 +187,23 @@ fn leases(core: &Unlocked) -> Result<LeaseBook, Failure> {
     LeaseBook::read(&log).map_err(Failure::unable)
 }
 
-/// Seals the sessions of leases whose day is over.
+/// Has wrapped sessions go on in others before they are a day old, and seals what is over.
 fn tend_days(daemon: Arc<Daemon>) {
     thread::spawn(move || {
         while !daemon.stopping.load(Ordering::SeqCst) {
             thread::sleep(TEND_EVERY);
+            let core = &daemon.core;
+            let surroundings = |agent: &AgentId| Ok((operator::declared(&daemon)?, daemon.registered(agent)?));
             // A log that stopped is told by the next command.
-            let _ = daemon.sessions.tend(&daemon.core.writer, daemon.core.clock.now().wall_ns);
+            let _ = daemon.sessions.continue_old(&core.writer, &core.clock, surroundings);
+            if daemon.sessions.tend(&core.writer, core.clock.now().wall_ns) == Ok(true) {
+                daemon.seals.ring();
+            }
         }
     });
 }
 
-/// How soon after a day its sessions are looked at.
+/// How soon after their time sessions are looked at.
 const TEND_EVERY: Duration = Duration::from_secs(5);
 
 fn bind(path: &std::path::Path) -> Result<UnixListener, Failure> {

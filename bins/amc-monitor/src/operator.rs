@@ -29,11 +29,23 @@ const INGEST_NAME_BYTES_MAX: usize = 255;
 pub(crate) fn serve(daemon: &Arc<Daemon>, stream: &UnixStream) {
     let mut own = BTreeSet::new();
     channels::serve(stream, |request| answer(daemon, &mut own, request).unwrap_or_else(OperatorReply::Refused));
-    for session in own {
+    for mut session in own {
+        while let Some(next) = daemon.sessions.continued_in(session) {
+            session = next;
+        }
         // A log that stopped is told by the next command; the session then stays open and is found so.
         let _ = daemon.sessions.seal(&daemon.core.writer, session, SessionOutcome::Interrupted);
     }
     let _ = daemon.core.writer.publish();
+}
+
+/// Where a session of this connection goes on in another one, that one is this connection's too, and what was said is
+/// to be said there.
+fn check_continued(daemon: &Daemon, own: &mut BTreeSet<SessionId>, session: SessionId) -> Result<(), Refusal> {
+    let Some(next) = daemon.sessions.continued_in(session).filter(|_| own.contains(&session)) else { return Ok(()) };
+    own.remove(&session);
+    own.insert(next);
+    Err(Refusal::SessionContinued(next))
 }
 
 fn answer(
@@ -41,6 +53,9 @@ fn answer(
     own: &mut BTreeSet<SessionId>,
     request: OperatorRequest,
 ) -> Result<OperatorReply, Refusal> {
+    if let OperatorRequest::Record { session, .. } | OperatorRequest::SealSession { session, .. } = &request {
+        check_continued(daemon, own, *session)?;
+    }
     match request {
         OperatorRequest::Hello { protocol: PROTOCOL_VERSION } => Ok(OperatorReply::Welcome),
         OperatorRequest::Hello { protocol } => Err(Refusal::Invalid(format!(

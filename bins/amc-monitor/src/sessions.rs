@@ -2,33 +2,30 @@
 //!
 //! A session is of one lease. `amc wrap` opens one with a lease of its own, which ends with it. A
 //! lease that was issued by hand has a session per UTC day: opened by its first use, sealed when the
-//! day is over and what began in it has come to its end.
+//! day is over and what began in it has come to its end. A wrapped session that gets as old as a day
+//! goes on in another one ([`continuing`]).
 
-use std::collections::HashMap;
+mod continuing;
+mod live;
+
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use amc_core::kinds::{
     BoundaryDeclared, BoundaryMode, Fields, Isolation, LeaseIssued, SessionChannel, SessionOutcome, SessionPurpose,
 };
-use amc_core::{AgentId, Clock as _, Digest, LeaseId, SessionId, Tier};
+use amc_core::{AgentId, Clock, Digest, LeaseId, SessionId, Tier};
 use amc_evidence::{Content, Draft, SessionPlan};
 use amc_ledger::{AppendError, Appended, Pending, Writer};
-use amc_workspace::SystemClock;
 use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::{LeaseGrant, LeaseLimits};
 use amc_workspace::protocol::operator::{IssuedLease, LeaseOrder, LeaseSummary, SessionRequest};
 
+use self::live::{Kind, Live, NS_PER_DAY, Open};
 use crate::leases::LeaseBook;
 
 /// How long a seal waits for answers that are still on their way through the gateway.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How long a session whose day is over stays open for what began in it.
-const LINGER_MAX_NS: i64 = 3_600 * NS_PER_S;
-/// At least so long, for events that are on their way.
-const LINGER_MIN_NS: i64 = 10 * NS_PER_S;
-const NS_PER_S: i64 = 1_000_000_000;
-const NS_PER_DAY: i64 = 86_400 * NS_PER_S;
 
 /// The sessions that are open now, and the leases that can open one.
 #[derive(Default)]
@@ -37,28 +34,9 @@ pub(crate) struct Sessions {
     book: Mutex<LeaseBook>,
     /// Held while the session of a day is opened: two first calls open one.
     opening: Mutex<()>,
+    /// Held while a session goes on in another, or begins its end: never both at once.
+    turning: Mutex<()>,
     settled: Condvar,
-}
-
-#[derive(Default)]
-struct Live {
-    /// Tokens of wrapped sessions; those of leases by hand are in the book.
-    by_token: HashMap<Digest, LeaseId>,
-    /// The session that a lease's calls begin in.
-    current: HashMap<LeaseId, SessionId>,
-    sessions: HashMap<SessionId, Open>,
-}
-
-struct Open {
-    agent: AgentId,
-    lease: LeaseId,
-    /// The UTC day that it is for, where it is of a lease by hand.
-    day: Option<i64>,
-    calls_under_way: u32,
-    /// Whether the agent's side reported a probe.
-    probed: bool,
-    /// Since when nothing begins in it any more.
-    closing_since_ns: Option<i64>,
 }
 
 /// A session that was just opened.
@@ -83,11 +61,20 @@ impl Sessions {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn turning(&self) -> MutexGuard<'_, ()> {
+        self.turning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session that another one goes on in.
+    pub(crate) fn continued_in(&self, session: SessionId) -> Option<SessionId> {
+        self.live().continued_in(session)
+    }
+
     /// Opens a session with a lease of its own. The wrapper's channel decides that it is one.
     pub(crate) fn open(
         &self,
         writer: &Writer,
-        clock: &SystemClock,
+        clock: &impl Clock,
         declared: BoundaryMode,
         request: SessionRequest,
     ) -> Result<Opened, Refusal> {
@@ -105,7 +92,8 @@ impl Sessions {
             lease: Some(lease.clone()),
         };
         let session = new_session(clock)?;
-        let opening = submit_opening(writer, &agent, session, declared, plan)?;
+        let since_ns = clock.now().wall_ns;
+        let opening = submit_opening(writer, &agent, session, declared, plan.clone())?;
         let issued = LeaseIssued { lease: lease.clone(), token_sha256, expires_ns: None };
         let issued = Draft::in_session(agent.clone(), session, Tier::Observed, issued);
         let issued = writer.submit(issued, None).map_err(refusal)?;
@@ -113,7 +101,7 @@ impl Sessions {
         issued.wait().map_err(refusal)?;
         let mut live = self.live();
         live.by_token.insert(token_sha256, lease.clone());
-        live.insert(session, Open::new(agent, lease, None));
+        live.insert(session, Open::new(agent, lease, Kind::Wrapped { since_ns, plan }));
         Ok(Opened { session, number, token })
     }
 
@@ -121,7 +109,7 @@ impl Sessions {
     pub(crate) fn authorize(
         &self,
         writer: &Writer,
-        clock: &SystemClock,
+        clock: &impl Clock,
         declared: impl FnOnce() -> Result<BoundaryMode, Refusal>,
         token_sha256: &Digest,
     ) -> Result<LeaseGrant, Refusal> {
@@ -163,7 +151,7 @@ impl Sessions {
         submit_opening(writer, &agent, session, declared()?, plan)?.wait()?;
         let mut live = self.live();
         live.close(&lease, now_ns);
-        live.insert(session, Open::new(agent.clone(), lease.clone(), Some(day)));
+        live.insert(session, Open::new(agent.clone(), lease.clone(), Kind::Day(day)));
         Ok(LeaseGrant { lease, agent, session, limits })
     }
 
@@ -192,7 +180,7 @@ impl Sessions {
     /// is no lease's by hand.
     pub(crate) fn probed_by_hand(&self, session: SessionId) -> Option<bool> {
         let mut live = self.live();
-        let open = live.sessions.get_mut(&session).filter(|open| open.day.is_some())?;
+        let open = live.sessions.get_mut(&session).filter(|open| open.day().is_some())?;
         Some(!std::mem::replace(&mut open.probed, true))
     }
 
@@ -213,24 +201,19 @@ impl Sessions {
     }
 
     /// Issues a lease by hand.
-    pub(crate) fn issue(
-        &self,
-        writer: &Writer,
-        clock: &SystemClock,
-        order: LeaseOrder,
-    ) -> Result<IssuedLease, Refusal> {
+    pub(crate) fn issue(&self, writer: &Writer, clock: &impl Clock, order: LeaseOrder) -> Result<IssuedLease, Refusal> {
         self.book().issue(writer, clock.now().wall_ns, order)
     }
 
     /// Ends a lease by hand at once; its session is sealed when what is under way has ended.
-    pub(crate) fn revoke(&self, writer: &Writer, clock: &SystemClock, lease: &LeaseId) -> Result<(), Refusal> {
+    pub(crate) fn revoke(&self, writer: &Writer, clock: &impl Clock, lease: &LeaseId) -> Result<(), Refusal> {
         let revoked = self.book().revoke(writer, lease);
         self.live().close(lease, clock.now().wall_ns);
         revoked
     }
 
     /// The leases by hand.
-    pub(crate) fn leases(&self, clock: &SystemClock) -> Vec<LeaseSummary> {
+    pub(crate) fn leases(&self, clock: &impl Clock) -> Vec<LeaseSummary> {
         let mut list = self.book().list(clock.now().wall_ns);
         let live = self.live();
         for lease in &mut list {
@@ -239,16 +222,17 @@ impl Sessions {
         list
     }
 
-    /// Seals the sessions of leases by hand whose time is over.
-    pub(crate) fn tend(&self, writer: &Writer, now_ns: i64) -> Result<(), Refusal> {
+    /// Seals the sessions whose time is over; whether there were any.
+    pub(crate) fn tend(&self, writer: &Writer, now_ns: i64) -> Result<bool, Refusal> {
         let over = self.live().take_over(now_ns);
+        let any = !over.is_empty();
         for (session, agent) in over {
             writer.append(sealing(agent, session, SessionOutcome::Sealed), None).map_err(refusal)?;
         }
-        Ok(())
+        Ok(any)
     }
 
-    /// Ends the lease, waits for calls under way, and seals.
+    /// Ends the lease, waits for calls under way, and seals. Not where the session goes on in another.
     pub(crate) fn seal(
         &self,
         writer: &Writer,
@@ -258,6 +242,26 @@ impl Sessions {
         let Some(agent) = self.agent_of(session) else {
             return Err(Refusal::LeaseInvalid(format!("session {session} is not open")));
         };
+        {
+            let _turn = self.turning();
+            let mut live = self.live();
+            if let Some(next) = live.continued_in(session) {
+                return Err(Refusal::SessionContinued(next));
+            }
+            if let Some(open) = live.sessions.get_mut(&session) {
+                open.is_ending = true;
+            }
+        }
+        self.seal_here(writer, session, agent, outcome)
+    }
+
+    fn seal_here(
+        &self,
+        writer: &Writer,
+        session: SessionId,
+        agent: AgentId,
+        outcome: SessionOutcome,
+    ) -> Result<Appended, Refusal> {
         self.close_session(session);
         writer.append(sealing(agent, session, outcome), None).map_err(refusal)
     }
@@ -266,9 +270,14 @@ impl Sessions {
     /// session does not.
     pub(crate) fn seal_all(&self, writer: &Writer) -> Result<(), Refusal> {
         for session in self.ids() {
-            let is_day = self.live().sessions.get(&session).is_some_and(|open| open.day.is_some());
-            let outcome = if is_day { SessionOutcome::Sealed } else { SessionOutcome::Interrupted };
-            self.seal(writer, session, outcome)?;
+            let live = self.live();
+            let ended_already = live.continued_in(session).is_some();
+            let open = live.sessions.get(&session).map(|open| (open.day().is_some(), open.agent.clone()));
+            drop(live);
+            let Some((is_day, agent)) = open else { continue };
+            let is_over = is_day || ended_already;
+            let outcome = if is_over { SessionOutcome::Sealed } else { SessionOutcome::Interrupted };
+            self.seal_here(writer, session, agent, outcome)?;
         }
         Ok(())
     }
@@ -277,8 +286,9 @@ impl Sessions {
         let deadline = Instant::now() + SETTLE;
         let mut live = self.live();
         // No new call is admitted from here on; those under way may still report.
-        if let Some(lease) = live.sessions.get(&session).map(|open| open.lease.clone()) {
-            live.by_token.retain(|_, known| *known != lease);
+        let lease = live.sessions.get(&session).map(|open| open.lease.clone());
+        if let Some(lease) = lease.filter(|_| live.continued_in(session).is_none()) {
+            live.end_lease(&lease);
         }
         loop {
             let busy = live.sessions.get(&session).is_some_and(|open| open.calls_under_way > 0);
@@ -289,51 +299,6 @@ impl Sessions {
             live = self.settled.wait_timeout(live, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         live.remove(session);
-    }
-}
-
-impl Open {
-    fn new(agent: AgentId, lease: LeaseId, day: Option<i64>) -> Self {
-        Open { agent, lease, day, calls_under_way: 0, probed: false, closing_since_ns: None }
-    }
-
-    fn is_over(&self, now_ns: i64) -> bool {
-        let closed = self.closing_since_ns.or(self.day.map(|day| (day + 1) * NS_PER_DAY));
-        closed.is_some_and(|since| {
-            let lingered_ns = now_ns.saturating_sub(since);
-            lingered_ns >= LINGER_MAX_NS || (lingered_ns >= LINGER_MIN_NS && self.calls_under_way == 0)
-        })
-    }
-}
-
-impl Live {
-    fn insert(&mut self, session: SessionId, open: Open) {
-        self.current.insert(open.lease.clone(), session);
-        self.sessions.insert(session, open);
-    }
-
-    fn remove(&mut self, session: SessionId) -> Option<Open> {
-        self.current.retain(|_, known| *known != session);
-        self.sessions.remove(&session)
-    }
-
-    fn grant(&self, lease: &LeaseId, day: Option<i64>, limits: &LeaseLimits) -> Option<LeaseGrant> {
-        let session = *self.current.get(lease)?;
-        let open = self.sessions.get(&session).filter(|open| open.day == day && open.closing_since_ns.is_none())?;
-        Some(LeaseGrant { lease: lease.clone(), agent: open.agent.clone(), session, limits: limits.clone() })
-    }
-
-    fn close(&mut self, lease: &LeaseId, now_ns: i64) {
-        for open in self.sessions.values_mut().filter(|open| open.lease == *lease) {
-            open.closing_since_ns.get_or_insert(now_ns);
-        }
-    }
-
-    fn take_over(&mut self, now_ns: i64) -> Vec<(SessionId, AgentId)> {
-        let over = self.sessions.iter().filter(|(_, open)| open.is_over(now_ns)).map(|(session, _)| *session);
-        let mut over: Vec<SessionId> = over.collect();
-        over.sort();
-        over.into_iter().filter_map(|session| Some((session, self.remove(session)?.agent))).collect()
     }
 }
 
@@ -386,7 +351,7 @@ fn sealing(agent: AgentId, session: SessionId, outcome: SessionOutcome) -> Draft
     }
 }
 
-fn new_session(clock: &SystemClock) -> Result<SessionId, Refusal> {
+fn new_session(clock: &impl Clock) -> Result<SessionId, Refusal> {
     let wall_ms = u64::try_from(clock.now().wall_ns / 1_000_000).unwrap_or(0);
     Ok(SessionId::from_parts(wall_ms, random()?))
 }
@@ -403,59 +368,5 @@ pub(crate) fn refusal(error: AppendError) -> Refusal {
     match error {
         AppendError::Stopped(_) | AppendError::Closed => Refusal::LogUnavailable(error.to_string()),
         other => Refusal::Invalid(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn live(day: i64) -> (Live, LeaseId, SessionId) {
-        let lease = LeaseId::new("lease-0000000000000001").expect("an id");
-        let session = SessionId::from_parts(1, [day.to_le_bytes()[0]; 10]);
-        let mut live = Live::default();
-        live.insert(session, Open::new(AgentId::new("bot").expect("an id"), lease.clone(), Some(day)));
-        (live, lease, session)
-    }
-
-    #[test]
-    fn a_day_admits_nothing_of_the_next_and_is_sealed_when_it_has_settled() {
-        let (mut live, lease, session) = live(5);
-        let limits = LeaseLimits::default();
-        assert_eq!(live.grant(&lease, Some(5), &limits).map(|grant| grant.session), Some(session));
-        assert!(live.grant(&lease, Some(6), &limits).is_none());
-        let midnight_ns = 6 * NS_PER_DAY;
-        assert!(live.take_over(midnight_ns - 1).is_empty());
-        live.sessions.get_mut(&session).expect("it is open").calls_under_way = 1;
-        assert!(live.take_over(midnight_ns + LINGER_MIN_NS).is_empty(), "a stream across midnight is recorded in it");
-        live.sessions.get_mut(&session).expect("it is open").calls_under_way = 0;
-        assert_eq!(live.take_over(midnight_ns + LINGER_MIN_NS).len(), 1);
-        assert!(live.sessions.is_empty() && live.current.is_empty());
-    }
-
-    #[test]
-    fn what_never_ends_does_not_keep_a_day_open() {
-        let (mut live, _, session) = live(5);
-        live.sessions.get_mut(&session).expect("it is open").calls_under_way = 1;
-        assert_eq!(live.take_over(6 * NS_PER_DAY + LINGER_MAX_NS).len(), 1);
-    }
-
-    #[test]
-    fn the_next_day_is_another_session_beside_the_one_that_ends() {
-        let (mut live, lease, before) = live(5);
-        live.close(&lease, 6 * NS_PER_DAY);
-        let after = SessionId::from_parts(2, [9; 10]);
-        live.insert(after, Open::new(AgentId::new("bot").expect("an id"), lease.clone(), Some(6)));
-        assert_eq!(live.grant(&lease, Some(6), &LeaseLimits::default()).map(|grant| grant.session), Some(after));
-        let sealed = live.take_over(6 * NS_PER_DAY + LINGER_MIN_NS);
-        assert_eq!(sealed.into_iter().map(|(session, _)| session).collect::<Vec<_>>(), [before]);
-        assert_eq!(live.current.get(&lease), Some(&after));
-    }
-
-    #[test]
-    fn a_closed_lease_admits_nothing() {
-        let (mut live, lease, _) = live(5);
-        live.close(&lease, 5 * NS_PER_DAY);
-        assert!(live.grant(&lease, Some(5), &LeaseLimits::default()).is_none());
     }
 }

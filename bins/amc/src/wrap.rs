@@ -4,18 +4,22 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use amc_core::SessionId;
 use amc_core::kinds::{ProbePhase, ProcessExit, Role, SessionOutcome, SessionPurpose};
 use amc_sandbox::environment::{self, Routes};
+use amc_sandbox::probe::Wake;
 use amc_sandbox::recorder::{self, MonitorClient};
-use amc_sandbox::{Chosen, Executable, Launch, Recorder, Start, command, probe, process};
+use amc_sandbox::{
+    Chosen, Continuing, Environment, Executable, Launch, Recorder, RecorderError, Start, command, probe, process,
+};
 use amc_workspace::config::GatewayConfig;
 use amc_workspace::home::{self, Home};
 use amc_workspace::passphrase;
+use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::operator::{
     OperatorReply, OperatorRequest, ProcessFields, SessionOpened, SessionRequest, SessionSealed,
 };
@@ -58,8 +62,20 @@ struct Wrapping<'a> {
     started: Vec<Child>,
 }
 
+/// An agent that has ended, and what is to be said of it yet.
+struct Ended {
+    client: MonitorClient,
+    exit: ProcessExit,
+    environment: Environment,
+    /// The session at the end: the one that was opened, or the one that it went on in.
+    session: SessionId,
+    /// No probe has run in it.
+    is_unprobed: bool,
+}
+
 struct Finished {
     exit: ProcessExit,
+    session: SessionId,
     sealed: SessionSealed,
     stopping: bool,
 }
@@ -89,11 +105,11 @@ impl<'a> Wrapping<'a> {
         let routes = Routes { listen, providers, proxy };
         let opened = wrapping.open_session(&mut client, executable)?;
         let run = wrapping.run_agent(client, &opened, &routes);
-        let finished = run.and_then(|(client, exit)| wrapping.seal(client, &opened, exit));
+        let finished = run.and_then(|ended| wrapping.seal(ended));
         let stopping = finished.as_ref().map_or(true, |finished| finished.stopping);
         wrapping.end_services(stopping);
         let finished = finished?;
-        wrapping.tell(&opened, &finished)?;
+        wrapping.tell(&finished)?;
         Ok(finished.exit)
     }
 
@@ -135,12 +151,7 @@ impl<'a> Wrapping<'a> {
         }
     }
 
-    fn run_agent(
-        &self,
-        mut client: MonitorClient,
-        opened: &SessionOpened,
-        routes: &Routes,
-    ) -> Result<(MonitorClient, ProcessExit), Failure> {
+    fn run_agent(&self, mut client: MonitorClient, opened: &SessionOpened, routes: &Routes) -> Result<Ended, Failure> {
         let mut environment = environment::build(std::env::vars_os(), &self.plan.pass, routes, &opened.lease_token);
         for (name, value) in self.chosen.variables() {
             environment.set(name, value.clone());
@@ -153,10 +164,12 @@ impl<'a> Wrapping<'a> {
         let second = services::connect(&self.home)?;
         let launch =
             Launch { start: self.start.clone(), chosen: self.chosen.clone(), environment: environment.clone() };
-        let recorder = Recorder::start(client, opened.session, opened.lease_token.as_bytes());
+        let (waking, woken) = channel();
+        let continuing = Continuing { environment: environment.record.clone(), probe: waking.clone() };
+        let recorder = Recorder::start(client, opened.session, opened.lease_token.as_bytes(), continuing);
         let exit = thread::scope(|scope| {
-            // Again while the agent runs, and every hour, over a connection of its own.
-            let (tap, (running, ended)) = (recorder.tap(), channel());
+            // Again while the agent runs, every hour and in each session, over a connection of its own.
+            let tap = recorder.tap();
             let during = second.map(|mut client| {
                 let mut again = move || {
                     // A recorder that takes nothing any more ends the agent and says so itself.
@@ -164,29 +177,45 @@ impl<'a> Wrapping<'a> {
                         let _ = tap.event(fields);
                     })
                 };
-                scope.spawn(move || probe::repeat(probe::EVERY, &ended, &mut again))
+                scope.spawn(move || probe::repeat(probe::EVERY, &woken, &mut again).map(|()| woken))
             });
             let exit = process::run(&launch, &recorder);
-            drop::<Sender<()>>(running);
-            let probed = during.map_or(Ok(()), |probe| probe.join().expect("a probe does not panic"));
+            // A probe that failed has ended already and says so below.
+            let _ = waking.send(Wake::Ended);
+            let probed = during.map(|probe| probe.join().expect("a probe does not panic")).transpose();
             // Not before: a probe runs as the same user.
             launch.start.end(&launch.chosen);
-            exit.map_err(Failure::unable).and_then(|exit| probed.map(|()| exit))
+            exit.map_err(Failure::unable).and_then(|exit| Ok((exit, probed?)))
         });
         let (client, recorded) = recorder.finish();
-        recorded.map_err(Failure::unable)?;
-        Ok((client, exit?))
+        let session = recorded.map_err(Failure::unable)?.session;
+        let (exit, woken) = exit?;
+        let is_unprobed = woken.is_some_and(|woken| woken.try_iter().any(|wake| wake == Wake::Now));
+        Ok(Ended { client, exit, environment, session, is_unprobed })
     }
 
-    fn seal(&self, mut client: MonitorClient, opened: &SessionOpened, exit: ProcessExit) -> Result<Finished, Failure> {
-        recorder::record(&mut client, opened.session, ProcessFields::Exit(exit.clone()), None)
-            .map_err(Failure::unable)?;
-        let request = OperatorRequest::SealSession { session: opened.session, outcome: SessionOutcome::Sealed };
-        let OperatorReply::Sealed(sealed) = services::call(&mut client, request)? else {
-            return Err(Failure::unable("the monitor gave an unexpected answer"));
+    /// The end of the process and of its session, or of the session that this one goes on in meanwhile.
+    fn seal(&self, ended: Ended) -> Result<Finished, Failure> {
+        let Ended { mut client, exit, environment, mut session, mut is_unprobed } = ended;
+        let boundary = Boundary { start: &self.start, chosen: &self.chosen, environment: &environment };
+        let sealed = loop {
+            if is_unprobed {
+                let probe = boundary.probe(&mut client, ProbePhase::During)?;
+                self.start.end(&self.chosen);
+                recorder::record(&mut client, session, probe, None).map_err(Failure::unable)?;
+            }
+            match last_words(&mut client, session, &exit) {
+                Ok(sealed) => break sealed,
+                Err(RecorderError::Refused(Refusal::SessionContinued(next))) => {
+                    (session, is_unprobed) = (next, true);
+                    let again = ProcessFields::Environment(environment.record.clone());
+                    recorder::record(&mut client, session, again, None).map_err(Failure::unable)?;
+                }
+                Err(error) => return Err(Failure::unable(error)),
+            }
         };
         let left = services::call(&mut client, OperatorRequest::Leave)?;
-        Ok(Finished { exit, sealed, stopping: matches!(left, OperatorReply::Left { stopping: true }) })
+        Ok(Finished { exit, session, sealed, stopping: matches!(left, OperatorReply::Left { stopping: true }) })
     }
 
     /// Waits for what we started; unless somebody else still uses it, it ends with our connection.
@@ -199,9 +228,8 @@ impl<'a> Wrapping<'a> {
         }
     }
 
-    fn tell(&self, opened: &SessionOpened, finished: &Finished) -> Result<(), Failure> {
-        let Finished { exit, sealed, .. } = finished;
-        let session: SessionId = opened.session;
+    fn tell(&self, finished: &Finished) -> Result<(), Failure> {
+        let Finished { exit, session, sealed, .. } = finished;
         let cosigned = self.cosign();
         let by = if cosigned { "cosigned by the auditor" } else { "not cosigned" };
         let apart = &self.chosen.isolation;
@@ -236,6 +264,19 @@ impl<'a> Wrapping<'a> {
         }
         let status = auditor.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
+    }
+}
+
+fn last_words(
+    client: &mut MonitorClient,
+    session: SessionId,
+    exit: &ProcessExit,
+) -> Result<SessionSealed, RecorderError> {
+    recorder::record(client, session, ProcessFields::Exit(exit.clone()), None)?;
+    match client.call(OperatorRequest::SealSession { session, outcome: SessionOutcome::Sealed })? {
+        OperatorReply::Sealed(sealed) => Ok(sealed),
+        OperatorReply::Refused(refusal) => Err(refusal.into()),
+        _ => Err(RecorderError::Unexpected),
     }
 }
 

@@ -21,4 +21,4 @@ pub use command::{Executable, ResolveError};
 pub use environment::{Environment, Routes};
 pub use isolation::{Asked, Chosen, Start};
 pub use process::{Launch, LaunchError};
-pub use recorder::{Recorder, RecorderError};
+pub use recorder::{Continuing, Recorded, Recorder, RecorderError};

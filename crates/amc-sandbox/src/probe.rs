@@ -18,7 +18,7 @@ use crate::environment::Environment;
 use crate::isolation::{Chosen, Purpose, Start};
 
 pub use elsewhere::report;
-pub use schedule::{EVERY, repeat};
+pub use schedule::{EVERY, Wake, repeat};
 pub use targets::{Ask, Targets};
 
 /// Most lines of one probe: every candidate is one.

@@ -2,19 +2,21 @@
 //!
 //! A thread of its own talks to the monitor, so copying never waits for a flush until the queue is
 //! full. When the monitor stops taking evidence the recorder says so and the agent is ended: what
-//! cannot be recorded does not go on.
+//! cannot be recorded does not go on. Where the monitor has a session go on in another one, what it
+//! was told last is said there, after what the new session needs to stand alone.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use amc_core::SessionId;
-use amc_core::kinds::{ProcessOutput, Stream};
+use amc_core::kinds::{EnvironmentBuilt, ProcessOutput, Stream};
 use amc_workspace::protocol::gateway::{Capture, CapturedPayload};
 use amc_workspace::protocol::operator::{OperatorReply, OperatorRequest, ProcessFields};
 use amc_workspace::protocol::{Client, ClientError, Refusal};
 
+use crate::probe::Wake;
 use crate::redact::Redactor;
 use crate::traces::Scanner;
 
@@ -45,7 +47,25 @@ pub enum RecorderError {
 /// Records a session's streams.
 pub struct Recorder {
     queue: Option<SyncSender<Item>>,
-    worker: Option<JoinHandle<(MonitorClient, Result<u64, RecorderError>)>>,
+    worker: Option<JoinHandle<(MonitorClient, Result<Recorded, RecorderError>)>>,
+}
+
+/// What was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// The session at the end: the first one, or the one that it went on in.
+    pub session: SessionId,
+    /// Events that the recorder made.
+    pub events: u64,
+}
+
+/// What a session that goes on with another one needs.
+#[derive(Debug, Clone)]
+pub struct Continuing {
+    /// The agent's environment, which is said again.
+    pub environment: EnvironmentBuilt,
+    /// Who probes the boundary, at once.
+    pub probe: Sender<Wake>,
 }
 
 /// What waits to be recorded.
@@ -74,12 +94,12 @@ impl Tap {
 
 impl Recorder {
     /// Starts recording over `client`; `secret` never reaches the stored bytes.
-    pub fn start(client: MonitorClient, session: SessionId, secret: &[u8]) -> Self {
+    pub fn start(client: MonitorClient, session: SessionId, secret: &[u8], continuing: Continuing) -> Self {
         let (queue, pieces) = sync_channel(QUEUE);
         let secret = secret.to_vec();
         let worker = thread::spawn(move || {
-            let mut worker = Worker { client, session, secret, streams: BTreeMap::new(), events: 0 };
-            let result = worker.run(&pieces).map(|()| worker.events);
+            let mut worker = Worker { client, session, secret, continuing, streams: BTreeMap::new(), events: 0 };
+            let result = worker.run(&pieces).map(|()| Recorded { session: worker.session, events: worker.events });
             (worker.client, result)
         });
         Recorder { queue: Some(queue), worker: Some(worker) }
@@ -93,11 +113,11 @@ impl Recorder {
         Tap(self.queue.clone().expect("taps are made before the end"))
     }
 
-    /// Waits until every piece is durable; gives the connection back and the number of events.
+    /// Waits until every piece is durable; gives the connection back and what was recorded.
     ///
     /// # Panics
     /// When the recording thread panicked, which is a mistake of ours.
-    pub fn finish(mut self) -> (MonitorClient, Result<u64, RecorderError>) {
+    pub fn finish(mut self) -> (MonitorClient, Result<Recorded, RecorderError>) {
         // A worker that has stopped already needs no end.
         let _ = self.queue.take().expect("finish is called once").send(Item::End);
         self.worker.take().expect("finish is called once").join().expect("the recorder does not panic")
@@ -108,6 +128,7 @@ struct Worker {
     client: MonitorClient,
     session: SessionId,
     secret: Vec<u8>,
+    continuing: Continuing,
     streams: BTreeMap<Stream, Gathered>,
     events: u64,
 }
@@ -125,10 +146,7 @@ impl Worker {
         loop {
             match pieces.recv_timeout(GATHER) {
                 Ok(Item::Piece(stream, bytes)) => self.gather(stream, &bytes)?,
-                Ok(Item::Event(fields)) => {
-                    record(&mut self.client, self.session, *fields, None)?;
-                    self.events += 1;
-                }
+                Ok(Item::Event(fields)) => self.say(&fields, None)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Item::End) | Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -184,17 +202,55 @@ impl Worker {
             capture,
             bytes: stored,
         };
-        let output = ProcessOutput { stream, offset: gathered.offset, len };
-        gathered.offset += len;
         if len > 0 || !payload.bytes.is_empty() {
-            record(&mut self.client, self.session, ProcessFields::Output(output), Some(payload))?;
-            self.events += 1;
+            self.output(stream, len, &payload)?;
         }
-        for lines in traces {
-            record(&mut self.client, self.session, ProcessFields::Traces(lines), None)?;
-            self.events += 1;
+        traces.into_iter().try_for_each(|lines| self.say(&ProcessFields::Traces(lines), None))
+    }
+
+    /// A piece of a stream, whose place counts from the beginning of the session that it is said in.
+    fn output(&mut self, stream: Stream, len: u64, payload: &CapturedPayload) -> Result<(), RecorderError> {
+        loop {
+            let offset = self.streams.get(&stream).map_or(0, |gathered| gathered.offset);
+            let output = ProcessFields::Output(ProcessOutput { stream, offset, len });
+            if self.is_said_here(&output, Some(payload))? {
+                break;
+            }
+        }
+        if let Some(gathered) = self.streams.get_mut(&stream) {
+            gathered.offset += len;
         }
         Ok(())
+    }
+
+    fn say(&mut self, fields: &ProcessFields, payload: Option<&CapturedPayload>) -> Result<(), RecorderError> {
+        while !self.is_said_here(fields, payload)? {}
+        Ok(())
+    }
+
+    /// Says it in this session; `false` where that goes on in another one, which is this recorder's from then on.
+    fn is_said_here(
+        &mut self,
+        fields: &ProcessFields,
+        payload: Option<&CapturedPayload>,
+    ) -> Result<bool, RecorderError> {
+        match record(&mut self.client, self.session, fields.clone(), payload.cloned()) {
+            Ok(()) => {
+                self.events += 1;
+                Ok(true)
+            }
+            Err(RecorderError::Refused(Refusal::SessionContinued(next))) => {
+                self.session = next;
+                self.streams.values_mut().for_each(|gathered| gathered.offset = 0);
+                let environment = ProcessFields::Environment(self.continuing.environment.clone());
+                record(&mut self.client, next, environment, None)?;
+                self.events += 1;
+                // Nobody probes any more when the agent has ended.
+                let _ = self.continuing.probe.send(Wake::Now);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -212,5 +268,70 @@ pub fn record(
         OperatorReply::Recorded { .. } => Ok(()),
         OperatorReply::Refused(refusal) => Err(refusal.into()),
         _ => Err(RecorderError::Unexpected),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc::channel;
+
+    use amc_workspace::protocol::{Frame, read_frame, write_frame};
+
+    use super::*;
+
+    const FIRST: SessionId = SessionId([1; 16]);
+    const SECOND: SessionId = SessionId([2; 16]);
+
+    /// A monitor that has the first session go on in the second at the second thing that is said in it; gives what it
+    /// took.
+    fn monitor(listener: UnixListener) -> JoinHandle<Vec<(SessionId, ProcessFields)>> {
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a connection");
+            let mut writer = stream.try_clone().expect("a handle");
+            let mut reader = std::io::BufReader::new(stream);
+            let mut taken = Vec::new();
+            while let Ok(Some(Frame { id, body })) = read_frame::<OperatorRequest>(&mut reader) {
+                let OperatorRequest::Record { session, fields, .. } = body else { panic!("{body:?}") };
+                let body = if session == FIRST && taken.len() == 1 {
+                    OperatorReply::Refused(Refusal::SessionContinued(SECOND))
+                } else {
+                    taken.push((session, fields));
+                    OperatorReply::Recorded { index: 0 }
+                };
+                write_frame(&mut writer, &Frame { id, body }).expect("the other side listens");
+            }
+            taken
+        })
+    }
+
+    #[test]
+    fn what_a_continued_session_refuses_is_said_in_the_next_with_all_that_it_needs() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let socket = dir.path().join("socket");
+        let monitor = monitor(UnixListener::bind(&socket).expect("a socket"));
+        let environment =
+            EnvironmentBuilt { passed: vec!["PATH".to_owned()], set: Vec::new(), withheld: 0, secrets_withheld: false };
+        let (probe, woken) = channel();
+        let client = MonitorClient::connect(&socket).expect("it listens");
+        let continuing = Continuing { environment: environment.clone(), probe };
+        let recorder = Recorder::start(client, FIRST, b"amc-lease-of-a-test", continuing);
+        let tap = recorder.tap();
+        // Whole pieces are said at once, so the order is this one.
+        let piece = vec![b'x'; PIECE_BYTES];
+        assert!((0..3).all(|_| tap.piece(Stream::Stdout, &piece)));
+        let (client, recorded) = recorder.finish();
+        assert_eq!(recorded.expect("all is recorded"), Recorded { session: SECOND, events: 4 });
+        drop(client);
+        let offset =
+            |offset| ProcessFields::Output(ProcessOutput { stream: Stream::Stdout, offset, len: PIECE_BYTES as u64 });
+        let wanted = [
+            (FIRST, offset(0)),
+            (SECOND, ProcessFields::Environment(environment)),
+            (SECOND, offset(0)),
+            (SECOND, offset(PIECE_BYTES as u64)),
+        ];
+        assert_eq!(monitor.join().expect("no panic"), wanted);
+        assert_eq!(woken.try_iter().collect::<Vec<_>>(), [Wake::Now], "a new session is probed at once");
     }
 }

@@ -90,6 +90,8 @@ kinds! {
     100 SessionOpen "session_open",
     101 SessionSeal "session_seal",
     102 AgentHead "agent_head",
+    103 SessionContinued "session_continued",
+    104 SessionContinues "session_continues",
     110 ProcessOutput "process_output",
     111 ProcessExit "process_exit",
     112 EnvironmentBuilt "environment_built",

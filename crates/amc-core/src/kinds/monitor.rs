@@ -119,6 +119,21 @@ pub struct AgentHead {
     pub open_sessions: Vec<SessionId>,
 }
 
+/// What this session is about goes on in another one: nothing begins here any more, and no process
+/// ends here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionContinued {
+    /// The session in which it goes on, of the same agent and the same lease.
+    pub next: SessionId,
+}
+
+/// This session goes on with what another one began; it stands directly after the opening.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionContinues {
+    /// The session before, which a [`SessionContinued`] ends.
+    pub previous: SessionId,
+}
+
 /// One of the agent's standard streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

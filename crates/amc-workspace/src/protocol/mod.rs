@@ -18,12 +18,13 @@ pub mod server;
 
 pub use blocking::{Client, ClientError, Connection, read_frame, write_frame};
 
+use amc_core::SessionId;
 use amc_core::codec;
 use amc_core::limits::FRAME_BYTES_MAX;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The version that both sides must speak; it is part of the sockets' names' contract in `Hello`.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// One message with its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub enum Refusal {
     /// The request makes no sense in this state.
     #[error("{0}")]
     Invalid(String),
+    /// The session goes on in this one: say it there.
+    #[error("the session goes on as {0}")]
+    SessionContinued(SessionId),
 }
 
 /// A frame that cannot be read.
