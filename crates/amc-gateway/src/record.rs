@@ -110,7 +110,7 @@ pub(crate) async fn record_request(
         client_request_id: call.client_request_id.clone(),
         provider: call.provider.clone(),
         dialect: call.dialect,
-        method: call.method.clone(),
+        method: call.text(&call.method, PATH_BYTES_MAX),
         path: call.text(&call.path, PATH_BYTES_MAX),
         lease: call.grant.lease.clone(),
         model: facts.model.map(|model| call.text(&model, PATH_BYTES_MAX)),

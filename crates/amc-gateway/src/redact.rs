@@ -196,7 +196,7 @@ fn jwt_len(bytes: &[u8]) -> Option<usize> {
     (second >= JWT_PART_BYTES_MIN && third > 0).then_some(at + third)
 }
 
-/// Whether what follows `before` goes on a word. The letter of an escape (`\n`, `\\u000a`, `%22`) is
+/// Whether what follows `before` goes on a word. The letter of an escape (`\n`, `\u000a`, `%22`) is
 /// no part of one: a key on a line of its own stands in JSON as `\nsk-…`.
 fn is_within_token(before: &[u8]) -> bool {
     let Some(last) = before.last() else { return false };

@@ -19,8 +19,9 @@ use amc_workspace::config::EgressConfig;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,6 +75,7 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
     let Options { socket, listen_override, ready, resolver } = options;
+    raise_files();
     let (monitor, welcome) = Monitor::connect(&socket).await?;
     let config = GatewayConfig::parse(welcome.config.as_bytes())?;
     let listeners = Listeners::bind(&config, listen_override).await?;
@@ -97,12 +99,12 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
     let mut gone = pin!(gateway.monitor.gone());
     let ended = loop {
         tokio::select! {
-            accepted = listeners.models.accept() => match accepted {
+            accepted = listeners.models.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => drop(connections.spawn(connection(Arc::clone(&gateway), stream, stopped.clone()))),
                 // Too many open files, most likely: calls that end make room.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
-            accepted = accept(listeners.egress.as_ref()) => match accepted {
+            accepted = accept(listeners.egress.as_ref()), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
                     let egress = Egress { gateway: Arc::clone(&gateway), resolver: resolver.clone() };
                     connections.spawn(egress::connection(egress, stream, stopped.clone()));
@@ -220,22 +222,54 @@ async fn connection(gateway: Arc<Gateway>, stream: TcpStream, mut stopped: watch
     // The pieces of a stream are small and must not wait for each other.
     let _ = stream.set_nodelay(true);
     let ends = stream.peer_addr().ok().zip(stream.local_addr().ok());
+    let (asked, mut first_head) = watch::channel(false);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        asked.send_replace(true);
         let gateway = Arc::clone(&gateway);
         if let Some((peer, own)) = ends {
             request.extensions_mut().insert(probes::Ends { peer, own });
         }
         async move { Ok::<_, Infallible>(call::handle(gateway, request).await) }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX).keep_alive_interval(HEAD_MAX);
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     tokio::select! {
         // A broken connection is its agent's concern; the call's evidence says how it ended.
         _ = serving.as_mut() => return,
+        // Until its first request a connection may even leave open which protocol it speaks.
+        () = without_a_request(&mut first_head, HEAD_MAX) => return,
         _ = stopped.wait_for(|stopped| *stopped) => serving.as_mut().graceful_shutdown(),
     }
     let _ = serving.await;
 }
+
+/// Returns when a connection has taken too long to ask for anything; else never.
+pub(crate) async fn without_a_request(first_head: &mut watch::Receiver<bool>, wait: Duration) {
+    let asked = tokio::time::timeout(wait, first_head.wait_for(|asked| *asked)).await.is_ok();
+    if asked {
+        std::future::pending().await
+    }
+}
+
+/// Lets this process hold as many files as it may: each call has two connections.
+fn raise_files() {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    // What the machine does not allow is gone without.
+    let _ = setrlimit(Resource::Nofile, files);
+}
+
+/// How long the head of a request may take, and a connection be kept alive without one: slow heads
+/// would hold connections that others need.
+pub(crate) const HEAD_MAX: Duration = Duration::from_secs(60);
+
+/// Connections of agents at a time; who comes later waits until one ends.
+const CONNECTIONS_MAX: usize = 8192;
+
+/// Calls at a time on one connection of HTTP/2.
+const STREAMS_MAX: u32 = 256;
 
 /// How long streams may go on after a stop.
 const STREAMS_GRACE: Duration = Duration::from_secs(30);
@@ -248,3 +282,18 @@ const EVIDENCE_GRACE: Duration = Duration::from_secs(10);
 
 /// Before the next try when no connection can be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_asks_for_nothing_ends_and_one_that_asked_does_not() {
+        let (asked, mut first_head) = watch::channel(false);
+        without_a_request(&mut first_head, Duration::from_millis(1)).await;
+        asked.send_replace(true);
+        let mut waiting = pin!(without_a_request(&mut first_head, Duration::from_millis(1)));
+        let went_on = tokio::time::timeout(Duration::from_millis(50), waiting.as_mut()).await;
+        assert!(went_on.is_err());
+    }
+}
