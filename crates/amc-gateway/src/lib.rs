@@ -26,6 +26,7 @@ mod limits;
 mod log;
 mod metrics;
 mod monitor;
+mod otlp;
 mod probes;
 mod receipts;
 mod record;

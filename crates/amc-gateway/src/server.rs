@@ -25,14 +25,14 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::egress::{self, Egress, Resolver};
 use crate::error::GatewayError;
 use crate::monitor::Monitor;
 use crate::state::Gateway;
-use crate::{call, log, metrics, probes, reload};
+use crate::{call, log, metrics, otlp, probes, reload};
 
 /// How a gateway is started.
 #[derive(Debug)]
@@ -92,6 +92,9 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
     let _figures =
         AbortOnDrop(listeners.metrics.map(|metrics| tokio::spawn(metrics::serve(metrics, Arc::clone(&gateway)))));
 
+    let (spans_end, spans_ended) = oneshot::channel();
+    let exporting = tokio::spawn(otlp::export(Arc::clone(&gateway), spans_ended));
+
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut hangup = signal(SignalKind::hangup()).map_err(GatewayError::Setup)?;
@@ -132,6 +135,9 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
     }
     let evidence = if gateway.monitor.is_connected() { EVIDENCE_GRACE } else { MONITOR_GONE_GRACE };
     let _ = tokio::time::timeout(evidence, gateway.unfinished.none()).await;
+    // The last spans; a collector that does not answer is not waited for.
+    drop(spans_end);
+    let _ = tokio::time::timeout(SPANS_GRACE, exporting).await;
     ended
 }
 
@@ -279,6 +285,9 @@ const MONITOR_GONE_GRACE: Duration = Duration::from_secs(1);
 
 /// For the last evidence to become durable.
 const EVIDENCE_GRACE: Duration = Duration::from_secs(10);
+
+/// For the last spans to reach their collector.
+const SPANS_GRACE: Duration = Duration::from_secs(3);
 
 /// Before the next try when no connection can be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
