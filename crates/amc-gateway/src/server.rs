@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,15 +29,15 @@ use tokio::task::JoinSet;
 
 use crate::egress::{self, Egress, Resolver};
 use crate::error::GatewayError;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Socket, is_removed};
 use crate::state::Gateway;
 use crate::{call, log, metrics, otlp, probes, reload};
 
 /// How a gateway is started.
 #[derive(Debug)]
 pub struct Options<Ready> {
-    /// The monitor's gateway socket (`run/gateway.sock` of the home).
-    pub socket: PathBuf,
+    /// The monitor's gateway socket, connected.
+    pub socket: Socket,
     /// Where to listen instead of where `gateway.yaml` says; port 0 takes a free one.
     pub listen_override: Option<SocketAddr>,
     /// Called once, with the address, when agents may come.
@@ -76,7 +75,8 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
 ) -> Result<(), GatewayError> {
     let Options { socket, listen_override, ready, resolver } = options;
     raise_files();
-    let (monitor, welcome) = Monitor::connect(&socket).await?;
+    let socket_file = socket.file().map_err(GatewayError::Setup)?;
+    let (monitor, welcome) = Monitor::connect(socket).await?;
     let config = GatewayConfig::parse(welcome.config.as_bytes())?;
     let listeners = Listeners::bind(&config, listen_override).await?;
     let address = listeners.models.local_addr().map_err(GatewayError::Setup)?;
@@ -118,7 +118,7 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
             Some(_) = connections.join_next() => {}
             () = &mut stop => break Ok(()),
             // A monitor that stops in the ordinary way takes its socket away first.
-            () = &mut gone => break if socket.exists() { Err(GatewayError::MonitorGone) } else { Ok(()) },
+            () = &mut gone => break if is_removed(&socket_file) { Ok(()) } else { Err(GatewayError::MonitorGone) },
         }
     };
     drop((listeners.models, listeners.egress));
