@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use amc_gateway::Options;
 use amc_gateway::egress::Resolver;
+use amc_gateway::{OWN_USER, Options, Socket};
 use amc_workspace::{Home, HomeError};
 use clap::{Parser, Subcommand};
 
@@ -52,6 +52,10 @@ fn start(home: Option<&Path>, listen_override: Option<SocketAddr>) -> Result<(),
     let working_dir = std::env::current_dir().map_err(|error| (format!("no working directory: {error}"), 3))?;
     let home =
         Home::find(home, variable.as_deref(), &working_dir).map_err(|error: HomeError| (error.to_string(), 2))?;
+    let socket = Socket::connect(&home.gateway_socket()).map_err(|error| (error.to_string(), error.exit_code()))?;
+    amc_gateway::become_own_user().map_err(|error| {
+        (format!("cannot become the user {OWN_USER}: {error}; remove that user, or let this process take it"), 3)
+    })?;
     // Before there is a second thread; what the machine does not offer is told.
     let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(std::env::var_os);
     let certificates: Vec<PathBuf> =
@@ -63,7 +67,7 @@ fn start(home: Option<&Path>, listen_override: Option<SocketAddr>) -> Result<(),
         let _ = writeln!(std::io::stderr(), "{line}");
     }
     let resolver = Resolver::default();
-    let options = Options { socket: home.gateway_socket(), listen_override, ready: print_address, resolver };
+    let options = Options { socket, listen_override, ready: print_address, resolver };
     amc_gateway::run(options).map_err(|error| (error.to_string(), error.exit_code()))
 }
 

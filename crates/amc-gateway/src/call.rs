@@ -1,7 +1,7 @@
 //! One request from an agent: which route, whose lease, then on its way. Whatever is wrong is told
 //! before a provider is called.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use amc_core::kinds::Dialect;
@@ -84,6 +84,8 @@ async fn call(
         dialect: route.dialect,
         method: head.method.to_string(),
         path: route.path,
+        server: (url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or(0)),
+        model_asked: OnceLock::new(),
         grant,
         lease,
         keys_ignored,

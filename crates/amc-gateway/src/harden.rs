@@ -6,12 +6,14 @@
 //! machine does not offer is left out and said.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
     RulesetCreatedAttr as _, RulesetStatus,
 };
+use nix::unistd::User;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 /// What of it this machine offered.
@@ -24,6 +26,25 @@ pub struct Hardening {
     /// System calls are filtered.
     pub seccomp: bool,
 }
+
+/// Where root starts the gateway and the machine has the user [`OWN_USER`], becomes that user, of its own
+/// group alone. Called when the monitor's socket is connected, and before there is a second thread.
+///
+/// # Errors
+/// The system's, where the user is there and cannot be taken: a proxy does not go on as root then.
+pub fn become_own_user() -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let Some(user) = User::from_name(OWN_USER)? else { return Ok(()) };
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setresgid(user.gid, user.gid, user.gid)?;
+    nix::unistd::setresuid(user.uid, user.uid, user.uid)?;
+    Ok(())
+}
+
+/// The user that the gateway runs as where root starts it.
+pub const OWN_USER: &str = "amc-gateway";
 
 /// Gives up what is not needed; it holds for this thread and those that it starts, so it is called
 /// before there is a second one. `certificates` may be read besides: files or directories that the

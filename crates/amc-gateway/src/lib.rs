@@ -26,6 +26,7 @@ mod limits;
 mod log;
 mod metrics;
 mod monitor;
+mod otlp;
 mod probes;
 mod receipts;
 mod record;
@@ -40,5 +41,6 @@ mod upstream;
 mod websocket;
 
 pub use error::GatewayError;
-pub use harden::{Hardening, harden};
+pub use harden::{Hardening, OWN_USER, become_own_user, harden};
+pub use monitor::Socket;
 pub use server::{Options, run, serve};

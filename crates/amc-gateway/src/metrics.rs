@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     received_bytes: AtomicU64,
     evidence_failures: AtomicU64,
     tunnels: AtomicU64,
+    spans_sent: AtomicU64,
+    spans_lost: AtomicU64,
     blocked: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -84,6 +86,12 @@ impl Metrics {
         self.tunnels.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Spans reached their collector, or did not.
+    pub(crate) fn spans(&self, sent: u64, lost: u64) {
+        self.spans_sent.fetch_add(sent, Ordering::Relaxed);
+        self.spans_lost.fetch_add(lost, Ordering::Relaxed);
+    }
+
     /// The egress proxy refused.
     pub(crate) fn blocked(&self, reason: EgressRefusal) {
         let name = serde_json::to_value(reason).ok().and_then(|name| name.as_str().map(str::to_owned));
@@ -122,6 +130,8 @@ impl Metrics {
             ("response_body_bytes", self.received_bytes.load(Ordering::Relaxed)),
             ("evidence_failures", self.evidence_failures.load(Ordering::Relaxed)),
             ("egress_connections", self.tunnels.load(Ordering::Relaxed)),
+            ("spans_sent", self.spans_sent.load(Ordering::Relaxed)),
+            ("spans_lost", self.spans_lost.load(Ordering::Relaxed)),
         ] {
             line(format_args!("# TYPE amc_gateway_{name}_total counter"));
             line(format_args!("amc_gateway_{name}_total {value}"));

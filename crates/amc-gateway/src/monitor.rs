@@ -5,6 +5,9 @@
 //! connection ends: a gateway without its monitor may let nothing pass.
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +18,7 @@ use amc_workspace::protocol::gateway::{
     GatewayEvent, GatewayReply, GatewayRequest, LeaseGrant, ReceiptPair, Recorded, ReportedProbe, Welcome,
 };
 use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, decode_frame, encode_frame, frame_len};
+use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -157,6 +161,40 @@ async fn read_reply(reader: &mut BufReader<OwnedReadHalf>) -> Option<Frame<Gatew
     decode_frame(&body).ok()
 }
 
+/// Both connections to the monitor's socket, made before the process gives up the right to make them:
+/// the monitor sees who connected, not who speaks later.
+#[derive(Debug)]
+pub struct Socket {
+    evidence: StdUnixStream,
+    lookups: StdUnixStream,
+    file: OwnedFd,
+}
+
+impl Socket {
+    /// Connects to `run/gateway.sock` of a home.
+    ///
+    /// # Errors
+    /// [`GatewayError::NoMonitor`] when nobody listens there.
+    pub fn connect(path: &Path) -> Result<Self, GatewayError> {
+        let missing = |source| GatewayError::NoMonitor { path: path.to_owned(), source };
+        let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let file = file.map_err(|error| missing(error.into()))?;
+        let connect = || StdUnixStream::connect(path).map_err(missing);
+        Ok(Socket { evidence: connect()?, lookups: connect()?, file })
+    }
+
+    /// The socket's file, by which is seen later whether it was taken away; its path may be out of reach
+    /// by then.
+    pub(crate) fn file(&self) -> io::Result<OwnedFd> {
+        self.file.try_clone()
+    }
+}
+
+/// Whether a file has no name any more.
+pub(crate) fn is_removed(file: &OwnedFd) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0)
+}
+
 /// The monitor, as the gateway sees it.
 #[derive(Debug)]
 pub(crate) struct Monitor {
@@ -166,10 +204,10 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Connects and says hello on both connections.
-    pub(crate) async fn connect(socket: &Path) -> Result<(Self, Welcome), GatewayError> {
-        let (evidence, welcome) = greet(socket).await?;
-        let (lookups, _) = greet(socket).await?;
+    /// Says hello on both connections.
+    pub(crate) async fn connect(socket: Socket) -> Result<(Self, Welcome), GatewayError> {
+        let (evidence, welcome) = greet(socket.evidence).await?;
+        let (lookups, _) = greet(socket.lookups).await?;
         Ok((Monitor { evidence, lookups, taking: AtomicBool::new(true) }, welcome))
     }
 
@@ -283,10 +321,9 @@ impl Monitor {
     }
 }
 
-async fn greet(socket: &Path) -> Result<(Channel, Welcome), GatewayError> {
-    let stream = UnixStream::connect(socket).await;
-    let stream = stream.map_err(|source| GatewayError::NoMonitor { path: socket.to_owned(), source })?;
-    let channel = Channel::new(stream);
+async fn greet(stream: StdUnixStream) -> Result<(Channel, Welcome), GatewayError> {
+    let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+    let channel = Channel::new(stream.map_err(GatewayError::Setup)?);
     match channel.ask(GatewayRequest::Hello { protocol: PROTOCOL_VERSION }).await? {
         GatewayReply::Welcome(welcome) => Ok((channel, *welcome)),
         _ => Err(ChannelError::Unexpected.into()),

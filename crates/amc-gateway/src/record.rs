@@ -3,7 +3,7 @@
 //! provider that breaks off can lose it.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use amc_core::kinds::{AgentKeyIgnored, CallOutcome, Dialect, LlmRequest, LlmResponse};
@@ -21,7 +21,7 @@ use crate::limits::CallSlot;
 use crate::monitor::ChannelError;
 use crate::state::{Gateway, Pending, Settings};
 use crate::tap::{Copied, PassedRequest, RequestEnd};
-use crate::{headers, log};
+use crate::{headers, log, otlp};
 
 /// One call, as both of its events name it.
 pub(crate) struct Call {
@@ -31,6 +31,10 @@ pub(crate) struct Call {
     pub(crate) dialect: Dialect,
     pub(crate) method: String,
     pub(crate) path: String,
+    /// The provider's host and port.
+    pub(crate) server: (String, u16),
+    /// The model that the request names, once its body has passed.
+    pub(crate) model_asked: OnceLock<Option<String>>,
     pub(crate) grant: LeaseGrant,
     pub(crate) lease: Zeroizing<String>,
     /// Headers in which the agent sent a real key beside its lease.
@@ -110,10 +114,10 @@ pub(crate) async fn record_request(
         client_request_id: call.client_request_id.clone(),
         provider: call.provider.clone(),
         dialect: call.dialect,
-        method: call.method.clone(),
+        method: call.text(&call.method, PATH_BYTES_MAX),
         path: call.text(&call.path, PATH_BYTES_MAX),
         lease: call.grant.lease.clone(),
-        model: facts.model.map(|model| call.text(&model, PATH_BYTES_MAX)),
+        model: call.model_asked.get_or_init(|| facts.model.map(|model| call.text(&model, PATH_BYTES_MAX))).clone(),
         stream: facts.stream,
         system_prompt_sha256: facts.system_prompt_sha256,
         tools_offered: facts.tools_offered,
@@ -303,6 +307,7 @@ impl Gathering {
             duration_us: micros(duration),
             attempt,
         };
+        otlp::call_ended(&gateway, &call, &fields, duration);
         let payload = captured(&call, copied, &media_type, encoding.as_deref());
         gateway.metrics.bytes(0, payload.wire_len);
         if let Ok(recorded) = submit(&gateway, &call, GatewayFields::Response(fields), Some(payload), None).await {

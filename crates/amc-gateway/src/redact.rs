@@ -95,11 +95,13 @@ impl Redactor {
         let mut table = [false; 256];
         let exact = self.provider_keys.iter().map(|key| key.as_str()).chain([lease]);
         let own = self.prefixes.iter().map(String::as_str);
-        let shapes = SHAPES.iter().map(|shape| shape.prefix).chain([PEM_BEGIN]).chain(own);
+        let shapes = SHAPES.iter().map(|shape| shape.prefix).chain([PEM_BEGIN, JWT_BEGIN]).chain(own);
         for first in exact.chain(shapes).filter_map(|text| text.bytes().next()) {
             table[usize::from(first)] = true;
         }
-        for first in VALUE_NAMES.iter().filter_map(|name| name.bytes().next()) {
+        table[usize::from(b'?')] = true;
+        table[usize::from(b'&')] = true;
+        for first in VALUE_NAMES.iter().chain(&COOKIE_NAMES).filter_map(|name| name.bytes().next()) {
             table[usize::from(first)] = true;
             table[usize::from(first.to_ascii_uppercase())] = true;
         }
@@ -115,8 +117,17 @@ impl Redactor {
         if rest.starts_with(PEM_BEGIN.as_bytes()) {
             return pem_len(rest).and_then(|len| found(len, "private-key"));
         }
-        if at.checked_sub(1).is_some_and(|before| is_token(bytes[before])) {
+        if let Some((start, end)) = query_value_at(rest) {
+            return Some(Found { start: at + start, end: at + end, rule: "query-key" });
+        }
+        if is_within_token(&bytes[..at]) {
             return None;
+        }
+        if let Some(len) = jwt_len(rest) {
+            return found(len, "key-shape");
+        }
+        if let Some((start, end)) = cookie_at(rest) {
+            return Some(Found { start: at + start, end: at + end, rule: "cookie" });
         }
         if let Some(len) = SHAPES.iter().find_map(|shape| shape.len_at(rest)) {
             return found(len, "key-shape");
@@ -161,8 +172,79 @@ impl Shape {
 /// The length of a key at the beginning of `bytes`: a prefix, and at least so many characters more.
 fn key_len(prefix: &str, min: usize, bytes: &[u8]) -> Option<usize> {
     let rest = bytes.strip_prefix(prefix.as_bytes())?;
-    let len = rest.iter().take_while(|byte| is_token(**byte)).count();
-    (len >= min).then_some(prefix.len() + len)
+    let mut len = token_len(rest);
+    if len < min {
+        return None;
+    }
+    // Some have parts with dots between them; a dot at the end is the sentence's.
+    while rest.get(len) == Some(&b'.') && rest.get(len + 1).is_some_and(|byte| is_token(*byte)) {
+        len += 1 + token_len(&rest[len + 1..]);
+    }
+    Some(prefix.len() + len)
+}
+
+fn token_len(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| is_token(**byte)).count()
+}
+
+/// The length of a JSON Web Token at the beginning of `bytes`: three parts, the first an object.
+fn jwt_len(bytes: &[u8]) -> Option<usize> {
+    let first = bytes.strip_prefix(JWT_BEGIN.as_bytes()).map(|rest| JWT_BEGIN.len() + token_len(rest))?;
+    let second = bytes.get(first).filter(|dot| **dot == b'.').map(|_| token_len(&bytes[first + 1..]))?;
+    let at = first + 1 + second;
+    let third = bytes.get(at).filter(|dot| **dot == b'.').map_or(0, |_| 1 + token_len(&bytes[at + 1..]));
+    (second >= JWT_PART_BYTES_MIN && third > 0).then_some(at + third)
+}
+
+/// Whether what follows `before` goes on a word. The letter of an escape (`\n`, `\u000a`, `%22`) is
+/// no part of one: a key on a line of its own stands in JSON as `\nsk-…`.
+fn is_within_token(before: &[u8]) -> bool {
+    let Some(last) = before.last() else { return false };
+    let from_end = |count: usize| before.len().checked_sub(count).map(|at| &before[at..]);
+    let is_hex = |text: &[u8]| text.iter().all(u8::is_ascii_hexdigit);
+    let is_escape = from_end(2).is_some_and(|text| text[0] == b'\\' && b"nrtbf".contains(&text[1]))
+        || from_end(3).is_some_and(|text| text[0] == b'%' && is_hex(&text[1..]))
+        || from_end(6).is_some_and(|text| text.starts_with(b"\\u") && is_hex(&text[2..]));
+    is_token(*last) && !is_escape
+}
+
+/// `?key=VALUE`, `&access_token=VALUE` and the like: the place of the value.
+fn query_value_at(bytes: &[u8]) -> Option<(usize, usize)> {
+    let rest = bytes.strip_prefix(b"?").or_else(|| bytes.strip_prefix(b"&"))?;
+    let name_len = token_len(&rest[..rest.len().min(QUERY_NAME_BYTES_MAX)]);
+    let named = QUERY_NAMES.iter().any(|name| rest[..name_len].eq_ignore_ascii_case(name.as_bytes()));
+    let start = (named && rest.get(name_len) == Some(&b'=')).then_some(1 + name_len + 1)?;
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"&#\"'<>\\".contains(byte);
+    let len = bytes[start..].iter().take_while(|byte| !ends(byte)).count();
+    (len >= QUERY_VALUE_BYTES_MIN).then_some((start, start + len))
+}
+
+/// `Cookie: a=b; c=d` and `set-cookie`: the place of all that stands there.
+fn cookie_at(bytes: &[u8]) -> Option<(usize, usize)> {
+    let name = COOKIE_NAMES
+        .iter()
+        .find(|name| bytes.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes())))?;
+    let start = name.len() + separator_len(&bytes[name.len()..]);
+    let ends = |byte: &u8| b"\r\n\"'\\".contains(byte);
+    let len = bytes[start..].iter().take_while(|byte| !ends(byte)).count();
+    let pair = token_len(&bytes[start..]);
+    let is_pair = start > name.len() && pair > 0 && bytes.get(start + pair) == Some(&b'=');
+    (is_pair && len >= COOKIE_BYTES_MIN).then_some((start, start + len))
+}
+
+/// What stands between a name and its value, also where it is escaped or percent-encoded.
+fn separator_len(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while at < SEPARATOR_BYTES_MAX {
+        let rest = &bytes[at..];
+        let encoded = |code: &&[u8; 3]| rest.get(..3).is_some_and(|text| text.eq_ignore_ascii_case(&code[..]));
+        at += match rest.first() {
+            Some(byte) if b"\\\"' \t:=".contains(byte) => 1,
+            _ if [b"%3a", b"%20", b"%3d", b"%22", b"%27", b"%5c"].iter().any(encoded) => 3,
+            _ => break,
+        };
+    }
+    at
 }
 
 const fn is_token(byte: u8) -> bool {
@@ -179,18 +261,21 @@ fn value_at(bytes: &[u8]) -> Option<(usize, usize)> {
     let skip = |at: usize, set: &[u8], max: usize| {
         at + bytes[at..].iter().take(max).take_while(|byte| set.contains(byte)).count()
     };
-    let separated = skip(at, b"\\\"' \t:=", 8);
-    if separated == at {
+    let separated = separator_len(&bytes[at..]);
+    if separated == 0 {
         return None;
     }
-    at = separated;
+    at += separated;
     for scheme in ["bearer", "basic", "token"] {
         let named = bytes[at..].get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()));
-        if named && bytes.get(at + scheme.len()) == Some(&b' ') {
-            at = skip(at + scheme.len(), b" ", 8);
+        let after = at + scheme.len();
+        if named && bytes.get(after) == Some(&b' ') {
+            at = skip(after, b" ", 8);
+        } else if named && bytes[after..].starts_with(b"%20") {
+            at = after + 3;
         }
     }
-    let value = |byte: &u8| is_token(*byte) || b".~+/=".contains(byte);
+    let value = |byte: &u8| is_token(*byte) || b".~+/=%".contains(byte);
     let len = bytes[at..].iter().take_while(|byte| value(byte)).count();
     let has_digit = bytes[at..at + len].iter().any(u8::is_ascii_digit);
     // A word of prose after "authorization:" is no secret; one of sixteen characters with a digit may be.
@@ -227,36 +312,106 @@ const OWN_KEY_BYTES_MIN: usize = 8;
 const PEM_BEGIN: &str = "-----BEGIN ";
 
 /// Names before a secret value; a name that is the beginning of another stands after it.
-const VALUE_NAMES: [&str; 8] = [
+const VALUE_NAMES: [&str; 19] = [
     "proxy-authorization",
     "authorization",
     "x-goog-api-key",
     "x-api-key",
-    "set-cookie",
+    "x-auth-token",
+    "x-amz-security-token",
+    "ocp-apim-subscription-key",
+    "aws_secret_access_key",
+    "secret_access_key",
+    "secretaccesskey",
+    "aws_session_token",
+    "client_secret",
+    "refresh_token",
+    "access_token",
     "api-key",
     "api_key",
+    "apikey",
+    "password",
     "bearer",
 ];
 
+const COOKIE_NAMES: [&str; 2] = ["set-cookie", "cookie"];
+
+/// Names of a query whose values are secrets.
+const QUERY_NAMES: [&str; 12] = [
+    "key",
+    "api_key",
+    "api-key",
+    "apikey",
+    "access_token",
+    "refresh_token",
+    "token",
+    "auth",
+    "password",
+    "secret",
+    "client_secret",
+    "sig",
+];
+
+/// The longest of those, and one more.
+const QUERY_NAME_BYTES_MAX: usize = 16;
+
+/// Shorter values would be switches.
+const QUERY_VALUE_BYTES_MIN: usize = 8;
+
+/// Shorter ones carry no session.
+const COOKIE_BYTES_MIN: usize = 8;
+
+/// More between a name and its value make a sentence.
+const SEPARATOR_BYTES_MAX: usize = 12;
+
+/// `{"` in base64, with which every header of a JSON Web Token begins.
+const JWT_BEGIN: &str = "eyJ";
+
+const JWT_PART_BYTES_MIN: usize = 2;
+
 /// Keys known by how they begin, as their issuers publish it for secret scanners.
-const SHAPES: [Shape; 17] = [
+const SHAPES: [Shape; 41] = [
     Shape { prefix: "sk-", min: 17 },
+    Shape { prefix: "amc-lease-", min: 32 },
     Shape { prefix: "sk_live_", min: 16 },
+    Shape { prefix: "sk_test_", min: 16 },
     Shape { prefix: "rk_live_", min: 16 },
     Shape { prefix: "AIza", min: 35 },
+    Shape { prefix: "ya29.", min: 20 },
+    Shape { prefix: "GOCSPX-", min: 20 },
     Shape { prefix: "gsk_", min: 20 },
     Shape { prefix: "xai-", min: 20 },
+    Shape { prefix: "tgp_v1_", min: 20 },
     Shape { prefix: "pplx-", min: 20 },
+    Shape { prefix: "nvapi-", min: 20 },
+    Shape { prefix: "csk-", min: 20 },
     Shape { prefix: "hf_", min: 20 },
     Shape { prefix: "r8_", min: 20 },
     Shape { prefix: "ghp_", min: 36 },
     Shape { prefix: "gho_", min: 36 },
+    Shape { prefix: "ghu_", min: 36 },
     Shape { prefix: "ghs_", min: 36 },
+    Shape { prefix: "ghr_", min: 36 },
     Shape { prefix: "github_pat_", min: 22 },
     Shape { prefix: "glpat-", min: 20 },
+    Shape { prefix: "xoxa-", min: 20 },
     Shape { prefix: "xoxb-", min: 20 },
+    Shape { prefix: "xoxe-", min: 20 },
     Shape { prefix: "xoxp-", min: 20 },
+    Shape { prefix: "xoxr-", min: 20 },
+    Shape { prefix: "xoxs-", min: 20 },
+    Shape { prefix: "xapp-", min: 20 },
     Shape { prefix: "AKIA", min: 16 },
+    Shape { prefix: "ASIA", min: 16 },
+    Shape { prefix: "npm_", min: 36 },
+    Shape { prefix: "pypi-", min: 50 },
+    Shape { prefix: "SG.", min: 16 },
+    Shape { prefix: "dop_v1_", min: 40 },
+    Shape { prefix: "hvs.", min: 20 },
+    Shape { prefix: "dapi", min: 32 },
+    Shape { prefix: "lin_api_", min: 20 },
+    Shape { prefix: "tskey-", min: 16 },
+    Shape { prefix: "AGE-SECRET-KEY-1", min: 40 },
 ];
 
 #[cfg(test)]
@@ -289,6 +444,19 @@ mod tests {
             ("eyJh0.eyJz.c2ln1234567", "bearer ", " ", "authorization"),
             (pem, "", " end", "private-key"),
             ("acme_live_12345678", "key=", ",", "configured"),
+            ("sk-abcdefghijklmnopqrst", "KEY:\\n", "\\n", "key-shape"),
+            ("sk-abcdefghijklmnopqrst", "x\\u000a", "\\u000a", "key-shape"),
+            ("AKIAABCDEFGHIJKLMNOP", "k%3D%22", "%22", "key-shape"),
+            ("ASIAABCDEFGHIJKLMNOP", "\n", ".", "key-shape"),
+            ("SG.abcdefghijklmnop1234.abcdefghij", " ", ".", "key-shape"),
+            ("xapp-1-A0123456789-abcdef", " ", " ", "key-shape"),
+            ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "\"", "\"", "key-shape"),
+            ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aws_secret_access_key = ", "\n", "authorization"),
+            ("abcdefghij0123456789", "Authorization%3A%20Bearer%20", "&", "authorization"),
+            ("sid=abc; theme=dark; csrf=9f8e", "Cookie: ", "\r\n", "cookie"),
+            ("sid=abcdefgh; Path=/", "\"set-cookie\": \"", "\"", "cookie"),
+            ("hunter2hunter2", "https://x.test/a?access_token=", "&b=1", "query-key"),
+            ("short-but-secret", "https://x.test/a?b=1&key=", " ", "query-key"),
         ] {
             let (redacted, rules) = text(&format!("{before}{secret}{after}"));
             assert!(!redacted.contains(secret), "{secret} in {redacted}");
@@ -304,6 +472,8 @@ mod tests {
             "A risk-based approach to authorization: everybody agrees.",
             "the bearer of this letter, sk-8 and task-oriented-programming-in-practice",
             "api-key: required",
+            "Cookie: a small sweet thing, made with butter",
+            "is it so?key=no&token=few \\nothing-to-see-here",
             "",
         ] {
             assert_eq!(text(prose), (prose.to_owned(), vec![]));

@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,25 +18,26 @@ use amc_workspace::config::EgressConfig;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::egress::{self, Egress, Resolver};
 use crate::error::GatewayError;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Socket, is_removed};
 use crate::state::Gateway;
-use crate::{call, log, metrics, probes, reload};
+use crate::{call, log, metrics, otlp, probes, reload};
 
 /// How a gateway is started.
 #[derive(Debug)]
 pub struct Options<Ready> {
-    /// The monitor's gateway socket (`run/gateway.sock` of the home).
-    pub socket: PathBuf,
+    /// The monitor's gateway socket, connected.
+    pub socket: Socket,
     /// Where to listen instead of where `gateway.yaml` says; port 0 takes a free one.
     pub listen_override: Option<SocketAddr>,
     /// Called once, with the address, when agents may come.
@@ -74,7 +74,9 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
     let Options { socket, listen_override, ready, resolver } = options;
-    let (monitor, welcome) = Monitor::connect(&socket).await?;
+    raise_files();
+    let socket_file = socket.file().map_err(GatewayError::Setup)?;
+    let (monitor, welcome) = Monitor::connect(socket).await?;
     let config = GatewayConfig::parse(welcome.config.as_bytes())?;
     let listeners = Listeners::bind(&config, listen_override).await?;
     let address = listeners.models.local_addr().map_err(GatewayError::Setup)?;
@@ -90,6 +92,9 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
     let _figures =
         AbortOnDrop(listeners.metrics.map(|metrics| tokio::spawn(metrics::serve(metrics, Arc::clone(&gateway)))));
 
+    let (spans_end, spans_ended) = oneshot::channel();
+    let exporting = tokio::spawn(otlp::export(Arc::clone(&gateway), spans_ended));
+
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut hangup = signal(SignalKind::hangup()).map_err(GatewayError::Setup)?;
@@ -97,12 +102,12 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
     let mut gone = pin!(gateway.monitor.gone());
     let ended = loop {
         tokio::select! {
-            accepted = listeners.models.accept() => match accepted {
+            accepted = listeners.models.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => drop(connections.spawn(connection(Arc::clone(&gateway), stream, stopped.clone()))),
                 // Too many open files, most likely: calls that end make room.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
-            accepted = accept(listeners.egress.as_ref()) => match accepted {
+            accepted = accept(listeners.egress.as_ref()), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
                     let egress = Egress { gateway: Arc::clone(&gateway), resolver: resolver.clone() };
                     connections.spawn(egress::connection(egress, stream, stopped.clone()));
@@ -113,7 +118,7 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
             Some(_) = connections.join_next() => {}
             () = &mut stop => break Ok(()),
             // A monitor that stops in the ordinary way takes its socket away first.
-            () = &mut gone => break if socket.exists() { Err(GatewayError::MonitorGone) } else { Ok(()) },
+            () = &mut gone => break if is_removed(&socket_file) { Ok(()) } else { Err(GatewayError::MonitorGone) },
         }
     };
     drop((listeners.models, listeners.egress));
@@ -130,6 +135,9 @@ pub async fn serve<Ready: FnOnce(SocketAddr)>(
     }
     let evidence = if gateway.monitor.is_connected() { EVIDENCE_GRACE } else { MONITOR_GONE_GRACE };
     let _ = tokio::time::timeout(evidence, gateway.unfinished.none()).await;
+    // The last spans; a collector that does not answer is not waited for.
+    drop(spans_end);
+    let _ = tokio::time::timeout(SPANS_GRACE, exporting).await;
     ended
 }
 
@@ -220,22 +228,54 @@ async fn connection(gateway: Arc<Gateway>, stream: TcpStream, mut stopped: watch
     // The pieces of a stream are small and must not wait for each other.
     let _ = stream.set_nodelay(true);
     let ends = stream.peer_addr().ok().zip(stream.local_addr().ok());
+    let (asked, mut first_head) = watch::channel(false);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        asked.send_replace(true);
         let gateway = Arc::clone(&gateway);
         if let Some((peer, own)) = ends {
             request.extensions_mut().insert(probes::Ends { peer, own });
         }
         async move { Ok::<_, Infallible>(call::handle(gateway, request).await) }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX).keep_alive_interval(HEAD_MAX);
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     tokio::select! {
         // A broken connection is its agent's concern; the call's evidence says how it ended.
         _ = serving.as_mut() => return,
+        // Until its first request a connection may even leave open which protocol it speaks.
+        () = without_a_request(&mut first_head, HEAD_MAX) => return,
         _ = stopped.wait_for(|stopped| *stopped) => serving.as_mut().graceful_shutdown(),
     }
     let _ = serving.await;
 }
+
+/// Returns when a connection has taken too long to ask for anything; else never.
+pub(crate) async fn without_a_request(first_head: &mut watch::Receiver<bool>, wait: Duration) {
+    let asked = tokio::time::timeout(wait, first_head.wait_for(|asked| *asked)).await.is_ok();
+    if asked {
+        std::future::pending().await
+    }
+}
+
+/// Lets this process hold as many files as it may: each call has two connections.
+fn raise_files() {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    // What the machine does not allow is gone without.
+    let _ = setrlimit(Resource::Nofile, files);
+}
+
+/// How long the head of a request may take, and a connection be kept alive without one: slow heads
+/// would hold connections that others need.
+pub(crate) const HEAD_MAX: Duration = Duration::from_secs(60);
+
+/// Connections of agents at a time; who comes later waits until one ends.
+const CONNECTIONS_MAX: usize = 8192;
+
+/// Calls at a time on one connection of HTTP/2.
+const STREAMS_MAX: u32 = 256;
 
 /// How long streams may go on after a stop.
 const STREAMS_GRACE: Duration = Duration::from_secs(30);
@@ -246,5 +286,23 @@ const MONITOR_GONE_GRACE: Duration = Duration::from_secs(1);
 /// For the last evidence to become durable.
 const EVIDENCE_GRACE: Duration = Duration::from_secs(10);
 
+/// For the last spans to reach their collector.
+const SPANS_GRACE: Duration = Duration::from_secs(3);
+
 /// Before the next try when no connection can be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_asks_for_nothing_ends_and_one_that_asked_does_not() {
+        let (asked, mut first_head) = watch::channel(false);
+        without_a_request(&mut first_head, Duration::from_millis(1)).await;
+        asked.send_replace(true);
+        let mut waiting = pin!(without_a_request(&mut first_head, Duration::from_millis(1)));
+        let went_on = tokio::time::timeout(Duration::from_millis(50), waiting.as_mut()).await;
+        assert!(went_on.is_err());
+    }
+}

@@ -20,6 +20,7 @@ use crate::error::GatewayError;
 use crate::limits::LeaseCounters;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
+use crate::otlp::{Collector, Spans};
 use crate::redact::Redactor;
 use crate::routes::Routes;
 use crate::upstream::Upstream;
@@ -29,6 +30,7 @@ pub(crate) struct Gateway {
     pub(crate) monitor: Monitor,
     pub(crate) counters: LeaseCounters,
     pub(crate) metrics: Metrics,
+    pub(crate) spans: Spans,
     pub(crate) monitor_key: Option<HeaderValue>,
     /// Evidence is finished on this runtime, also by what is dropped elsewhere.
     pub(crate) runtime: Handle,
@@ -50,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) retries: u32,
     pub(crate) config_version: u64,
     pub(crate) egress: Rules,
+    pub(crate) collector: Option<Collector>,
     provider_keys: HashMap<String, Zeroizing<String>>,
 }
 
@@ -62,6 +65,7 @@ impl Gateway {
             monitor,
             counters: LeaseCounters::default(),
             metrics: Metrics::default(),
+            spans: Spans::default(),
             monitor_key,
             runtime: Handle::current(),
             unfinished: Unfinished::default(),
@@ -104,6 +108,7 @@ impl Settings {
             retries: config.retries,
             config_version: welcome.config_version,
             egress: Rules::new(config.egress.as_ref()),
+            collector: config.otlp.as_ref().map(Collector::new).transpose()?,
             provider_keys: welcome.secrets.into_iter().map(|(name, key)| (name, Zeroizing::new(key))).collect(),
         })
     }

@@ -53,6 +53,11 @@ impl Upstream {
         answered.map_err(|error| format!("cannot connect to {origin}: {}", deepest(&error)))
     }
 
+    /// Sends spans to their collector.
+    pub(crate) async fn export(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+        self.client.execute(request).await
+    }
+
     /// Sends a request; returns with the answer's head.
     pub(crate) async fn send(&self, request: reqwest::Request) -> Result<http::Response<reqwest::Body>, String> {
         let origin = request.url().origin().ascii_serialization();

@@ -106,6 +106,7 @@ mod tests {
             day: 0,
             wall_ns: 0,
             events: vec![].into(),
+            times: 1,
         }
     }
 

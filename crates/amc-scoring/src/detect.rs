@@ -13,6 +13,7 @@ use amc_core::kinds::{
 use amc_evidence::EventRecord;
 
 use crate::bank::Limits;
+use crate::coalesce::Collector;
 use crate::configs::Configs;
 use crate::correlate::{Correlated, Judged, Worth};
 use crate::facts::{Fact, day_of, fact_kind};
@@ -70,14 +71,14 @@ pub fn exchanges<'a>(session: &Session<'a>) -> Vec<Exchange<'a>> {
     calls.into_values().collect()
 }
 
-/// All facts of all counted sessions, in a canonical order.
+/// All facts of all counted sessions, coalesced, in a canonical order.
 pub fn detect(
     sessions: &Sessions<'_>,
     configs: &Configs<'_>,
     correlated: &Correlated<'_>,
     limits: &Limits,
+    mut facts: Collector,
 ) -> Vec<Fact> {
-    let mut facts = Vec::new();
     for (position, session) in sessions.list.iter().enumerate().filter(|(_, session)| session.counted()) {
         let mut found = Found { session, position, facts: &mut facts };
         match session.open.purpose {
@@ -95,6 +96,7 @@ pub fn detect(
             SessionPurpose::Drill => {}
         }
     }
+    let mut facts = facts.finish();
     facts.sort_unstable();
     facts
 }
@@ -102,7 +104,7 @@ pub fn detect(
 struct Found<'s, 'a, 'f> {
     session: &'s Session<'a>,
     position: usize,
-    facts: &'f mut Vec<Fact>,
+    facts: &'f mut Collector,
 }
 
 /// The tier at which an event counts in this session. A hardened event counts as hardened only
@@ -137,6 +139,7 @@ impl<'a> Found<'_, 'a, '_> {
             day: day_of(self.session.open_wall_ns),
             wall_ns: newest.unwrap_or(self.session.open_wall_ns),
             events: events.into(),
+            times: 1,
         });
     }
 

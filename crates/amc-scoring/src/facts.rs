@@ -119,6 +119,9 @@ pub struct Fact {
     pub wall_ns: i64,
     /// The events that it rests on, ascending. Those of the audit log are not among them.
     pub events: Indices,
+    /// How many facts this one stands for: itself, and others that are alike to every rule and no
+    /// better ([`coalesce`](crate::coalesce)).
+    pub times: u64,
 }
 
 /// Indices of events. Most facts rest on one or two, and there are millions of facts: those need no

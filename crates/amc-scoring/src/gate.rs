@@ -246,13 +246,14 @@ impl<'g, 'a> Tally<'g, 'a> {
     }
 
     fn take(&mut self, weighed: &Weighed<'a>) {
-        self.events += 1;
+        let times = weighed.fact.times;
+        self.events += times;
         let (session, day) = (weighed.fact.session, weighed.fact.day);
         match &mut self.run {
-            Some(run) if (run.0, run.1) == (session, day) => run.2 += 1,
+            Some(run) if (run.0, run.1) == (session, day) => run.2 += times,
             _ => {
                 self.settle();
-                self.run = Some((session, day, 1));
+                self.run = Some((session, day, times));
             }
         }
         self.best.push(*weighed);

@@ -18,6 +18,7 @@ pub mod actions;
 pub mod bank;
 pub mod caps;
 pub mod claims;
+pub mod coalesce;
 pub mod configs;
 pub mod correlate;
 pub mod detect;

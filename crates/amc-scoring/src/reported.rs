@@ -107,7 +107,8 @@ fn fact_of(id: &str, pass: bool, tier: Tier, session: usize, record: &EventRecor
     let kind = fact_kind(id).expect("facts of reports are registered, and a test makes each of them");
     let event = &record.event;
     let day = day_of(event.wall_ns);
-    Fact { id: kind.id, pass, tier, session, day, wall_ns: event.wall_ns, events: vec![event.index].into() }
+    let events = vec![event.index].into();
+    Fact { id: kind.id, pass, tier, session, day, wall_ns: event.wall_ns, events, times: 1 }
 }
 
 fn expired(record: &EventRecord, ingested: &Ingested) -> Finding {

@@ -10,6 +10,7 @@ use amc_evidence::{EventRecord, VerifiedEvent};
 use crate::bank::{Bank, Tag};
 use crate::caps::Circumstances;
 use crate::claims::{Claims, Target};
+use crate::coalesce::{Collector, best_wanted};
 use crate::configs::Configs;
 use crate::correlate::{Correlated, Keys, RATIO_BP_MIN};
 use crate::detect::{self, Exchange};
@@ -67,7 +68,8 @@ pub fn score(input: &ScoreInput<'_>) -> Report {
     let configs = Configs::new(&evidence, &audit);
     let log = input.evidence_head.origin.as_str();
     let correlated = Correlated::new(input.agent, &sessions, &Keys::new(log, &evidence));
-    let mut facts = detect::detect(&sessions, &configs, &correlated, &input.bank.limits);
+    let collector = Collector::new(input.as_of_ns, best_wanted(input.bank));
+    let mut facts = detect::detect(&sessions, &configs, &correlated, &input.bank.limits, collector);
     let outside = sessions.list.len();
     let reported = Reported::new(input.agent, log, window, outside, &evidence, &audit);
     facts.extend(reported.facts);
@@ -252,8 +254,9 @@ impl Run<'_> {
     }
 
     fn mostly_observed(&self) -> bool {
-        let observed = self.facts.iter().filter(|fact| fact.tier >= Tier::Observed).count();
-        !self.facts.is_empty() && observed * 2 >= self.facts.len()
+        let observed: u64 = self.facts.iter().filter(|fact| fact.tier >= Tier::Observed).map(|fact| fact.times).sum();
+        let all: u64 = self.facts.iter().map(|fact| fact.times).sum();
+        all > 0 && observed * 2 >= all
     }
 
     fn has_config_finding(&self) -> bool {

@@ -101,8 +101,8 @@ pub(crate) fn fact_summaries(facts: &[Fact]) -> Vec<FactSummary> {
     let summary = |group: &[Fact]| FactSummary {
         fact: group[0].id.to_owned(),
         detector: fact_kind(group[0].id).map_or(0, |kind| kind.detector),
-        pass: group.iter().filter(|fact| fact.pass).count() as u64,
-        fail: group.iter().filter(|fact| !fact.pass).count() as u64,
+        pass: group.iter().filter(|fact| fact.pass).map(|fact| fact.times).sum(),
+        fail: group.iter().filter(|fact| !fact.pass).map(|fact| fact.times).sum(),
         sessions: group.iter().map(|fact| fact.session).collect::<BTreeSet<_>>().len() as u64,
         days: group.iter().map(|fact| fact.day).collect::<BTreeSet<_>>().len() as u64,
         best_tier: group.iter().map(|fact| fact.tier).max().unwrap_or(Tier::SelfReported),
@@ -114,7 +114,7 @@ pub(crate) fn fact_summaries(facts: &[Fact]) -> Vec<FactSummary> {
 pub(crate) fn timeline(facts: &[Fact]) -> Vec<DayTiers> {
     let mut days: BTreeMap<i32, [u64; 4]> = BTreeMap::new();
     for fact in facts {
-        days.entry(fact.day).or_default()[usize::from(fact.tier.code())] += 1;
+        days.entry(fact.day).or_default()[usize::from(fact.tier.code())] += fact.times;
     }
     let line = |(day, [self_reported, attested, observed, observed_hardened]): (i32, [u64; 4])| DayTiers {
         day: to_rfc3339(i64::from(day).saturating_mul(NS_PER_DAY)).chars().take(10).collect(),

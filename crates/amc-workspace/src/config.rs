@@ -62,6 +62,20 @@ pub struct GatewayConfig {
     /// The egress proxy; there is none without this.
     #[serde(default)]
     pub egress: Option<EgressConfig>,
+    /// Where spans of model calls go; nowhere without this.
+    #[serde(default)]
+    pub otlp: Option<OtlpConfig>,
+}
+
+/// A collector of OpenTelemetry, spoken to by OTLP/HTTP with JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct OtlpConfig {
+    /// `http://` or `https://`; spans go to `/v1/traces` below it.
+    pub endpoint: String,
+    /// Headers that go along. This file is no place for a secret.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// The egress proxy: what is not allowed is denied.
@@ -254,6 +268,14 @@ impl GatewayConfig {
         if let Some(prefix) = config.secret_prefixes.iter().find(|prefix| too_short(prefix)) {
             return refuse(format!("secretPrefixes: {prefix:?}"), "a prefix has at least 3 characters, and no spaces");
         }
+        if let Some(OtlpConfig { endpoint, headers }) = &config.otlp {
+            if let Err(message) = check_base_url(endpoint) {
+                return refuse("otlp.endpoint".to_owned(), message);
+            }
+            if let Some((name, _)) = headers.iter().find(|(name, value)| !is_plain_header(name, value)) {
+                return refuse(format!("otlp.headers.{name}"), NOT_PLAIN_HEADER);
+            }
+        }
         if let Some(egress) = &config.egress {
             if let Some(entry) = egress.allow.iter().find(|entry| split_host_port(entry).is_none()) {
                 return refuse(format!("egress.allow: {entry:?}"), NOT_HOST_PORT);
@@ -307,6 +329,14 @@ impl GatewayConfig {
             text += &list("allow", "  ", allow);
             text += &list("internal", "  ", internal);
         }
+        if let Some(OtlpConfig { endpoint, headers }) = &self.otlp {
+            text += &format!("otlp:\n  endpoint: {}\n", scalar(endpoint));
+            let header = |(name, value): (&String, &String)| format!("    {}: {}\n", scalar(name), scalar(value));
+            let headers: String = headers.iter().map(header).collect();
+            if !headers.is_empty() {
+                text += &format!("  headers:\n{headers}");
+            }
+        }
         text
     }
 
@@ -323,6 +353,7 @@ impl GatewayConfig {
             metrics: default_metrics(),
             secret_prefixes: Vec::new(),
             egress: None,
+            otlp: None,
         }
     }
 
@@ -398,6 +429,18 @@ fn check_base_url(url: &str) -> Result<(), &'static str> {
     }
     if url.chars().all(plain) { Ok(()) } else { Err("a base URL has no spaces, quotes, query or fragment") }
 }
+
+/// Whether a header can be sent and does not say that it carries a secret.
+fn is_plain_header(name: &str, value: &str) -> bool {
+    let named =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let secret = ["auth", "key", "token", "secret", "cookie", "password"].iter().any(|word| name.contains(word));
+    let framing = ["host", "connection", "content-length", "content-type", "transfer-encoding"].contains(&name);
+    named && !secret && !framing && value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+}
+
+const NOT_PLAIN_HEADER: &str = "a header has a name in lowercase, plain text, and carries no key or token: this file is \
+                                readable; let a collector on this machine add those";
 
 /// More attempts would only hide an outage.
 const RETRIES_MAX: u32 = 5;

@@ -115,3 +115,47 @@ fn a_port_in_use_is_named() {
     assert_eq!((code, text.lines().count()), (Some(3), 1), "{text}");
     assert!(text.contains(&address) && text.contains("in use") && text.contains("--listen"), "{text}");
 }
+
+/// Started by root, it runs as its own user where there is one, and hears the monitor's end all the same.
+#[test]
+fn root_starts_it_as_its_own_user() {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    if id.stdout != b"0\n"
+        || !Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success())
+    {
+        println!("SKIPPED: the gateway's own user: only root may become another");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let home = home(dir.path());
+    monitor(&home, "listen: 127.0.0.1:0\nproviders: {}\n");
+    std::fs::write(home.join("vault.amcvault"), "keys").unwrap();
+    // A machine with such a user, for this process alone.
+    let passwd = dir.path().join("passwd");
+    let users = std::fs::read_to_string("/etc/passwd").unwrap();
+    let others = users.lines().filter(|line| !line.starts_with("amc-gateway:")).collect::<Vec<_>>().join("\n");
+    std::fs::write(&passwd, format!("{others}\namc-gateway:x:64321:64322::/nonexistent:/usr/sbin/nologin\n")).unwrap();
+    let script = "mount --bind \"$0\" /etc/passwd && exec \"$1\" start --home \"$2\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(&passwd).arg(binary("amc-gateway")).arg(&home);
+    let mut gateway = Program::start(command.env_remove("AMC_HOME"));
+    std::net::TcpStream::connect(gateway.listening()).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+    let line = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).unwrap().split_whitespace().collect::<Vec<_>>()
+    };
+    assert_eq!((line("Uid:"), line("Gid:")), (vec!["64321"; 4], vec!["64322"; 4]));
+    assert_eq!(
+        (line("Groups:"), line("CapEff:"), line("CapPrm:")),
+        (vec![], vec!["0000000000000000"], vec!["0000000000000000"])
+    );
+    assert_eq!(line("NoNewPrivs:"), ["1"]);
+    let read = Command::new("setpriv")
+        .args(["--reuid", "64321", "--regid", "64322", "--clear-groups", "cat"])
+        .arg(home.join("vault.amcvault"))
+        .output()
+        .unwrap();
+    assert!(!read.status.success(), "its user reads the home");
+    assert!(Command::new("kill").args(["-TERM", &gateway.id().to_string()]).status().unwrap().success());
+    assert_eq!(gateway.child().wait().unwrap().code(), Some(0));
+}

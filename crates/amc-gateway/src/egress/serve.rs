@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ use super::tunnel::{self, Passage};
 use crate::body::{AnswerBody, whole};
 use crate::log;
 use crate::monitor::ChannelError;
+use crate::server::{HEAD_MAX, without_a_request};
 use crate::state::{Gateway, Settings};
 
 /// The egress proxy of a running gateway.
@@ -43,15 +44,19 @@ pub(crate) struct Refused {
 /// Serves one connection: any number of requests in absolute form, or one tunnel.
 pub(crate) async fn connection(egress: Egress, stream: TcpStream, mut stopped: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
+    let (asked, mut first_head) = watch::channel(false);
     let service = service_fn(move |request| {
+        asked.send_replace(true);
         let egress = egress.clone();
         async move { Ok::<_, Infallible>(handle(&egress, request).await) }
     });
-    let http = hyper::server::conn::http1::Builder::new();
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
     let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
     tokio::select! {
         // A broken connection is its agent's concern.
         _ = serving.as_mut() => return,
+        () = without_a_request(&mut first_head, HEAD_MAX) => return,
         _ = stopped.wait_for(|stopped| *stopped) => serving.as_mut().graceful_shutdown(),
     }
     let _ = serving.await;
@@ -67,7 +72,7 @@ async fn pass(egress: &Egress, request: Request<Incoming>) -> Result<Response<An
     let settings = egress.gateway.settings();
     let (grant, token) = authorize(&egress.gateway, request.headers()).await?;
     let method = if request.method() == Method::CONNECT { EgressMethod::Connect } else { EgressMethod::Http };
-    let asked = Asked { egress, settings: &settings, grant: &grant, method };
+    let asked = Asked { egress, settings: &settings, grant: &grant, token: &token, method };
     let (target, addresses) = asked.check(request.uri(), request.headers()).await?;
     let (address, stream) = dial(&addresses, settings.connect).await.map_err(|why| {
         let status = StatusCode::BAD_GATEWAY;
@@ -87,19 +92,24 @@ struct Asked<'a> {
     egress: &'a Egress,
     settings: &'a Settings,
     grant: &'a LeaseGrant,
+    token: &'a str,
     method: EgressMethod,
 }
 
 impl Asked<'_> {
     async fn check(&self, uri: &Uri, fields: &HeaderMap) -> Result<(Target, Vec<SocketAddr>), Refused> {
         let written = uri.authority().map_or("", http::uri::Authority::as_str);
+        // A user before the host may be a secret; the refusal names the host.
+        let written = written.rsplit_once('@').map_or(written, |(_, host)| host);
         if !self.grant.limits.scopes.contains(&LeaseScope::Egress) {
             let why = format!("{} is not for egress (scope egress)", self.grant.lease);
             return Err(self.refuse(EgressRefusal::Scope, written, 0, why).await);
         }
         let default_port = (self.method == EgressMethod::Http).then_some(80);
         let is_form = self.method == EgressMethod::Connect || uri.scheme_str() == Some("http");
-        let target = Target::parse(written, default_port).filter(|target| is_form && names_the_same(fields, target));
+        let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        let target = Target::parse(written, default_port).filter(|_| !has_user);
+        let target = target.filter(|target| is_form && names_the_same(fields, target));
         let Some(target) = target else {
             let why = "the proxy takes CONNECT host:port and http://host/path, in one spelling and with no user; \
                        https goes through CONNECT";
@@ -129,7 +139,9 @@ impl Asked<'_> {
 
     /// Records a refusal, then tells it.
     async fn refuse(&self, reason: EgressRefusal, host: &str, port: u16, why: String) -> Refused {
-        record_blocked(&self.egress.gateway, self.grant, self.method, (host, port), reason).await;
+        // A secret can be written as a name that nobody has.
+        let host = self.settings.redactor.redact_text(self.token, host, HOST_BYTES_MAX);
+        record_blocked(&self.egress.gateway, self.grant, self.method, (&host, port), reason).await;
         Refused { status: StatusCode::FORBIDDEN, message: format!("NETWORK_EGRESS_BLOCKED: {why}") }
     }
 }

@@ -325,3 +325,80 @@ async fn a_host_that_does_not_answer_is_no_offence() {
     assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
     assert_eq!(proxy.rig.monitor.count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_the_host_and_no_secret_that_was_written_there() {
+    let proxy = Proxy::start().await;
+    let port = proxy.port();
+    for (number, (target, host)) in (1..).zip([
+        (format!("http://someone:hunter2-hunter2@server.test:{port}/"), format!("server.test:{port}")),
+        (format!("http://{ALICE}.evil.test/"), "[amc:redacted:".to_owned()),
+        ("http://sk-abcdefghijklmnopqrst.evil.test/".to_owned(), "[amc:redacted:".to_owned()),
+    ]) {
+        let head = format!("GET {target} HTTP/1.1\r\nhost: server.test:{port}\r\n{}", basic(ALICE));
+        let (_, answer) = proxy.ask(&head).await;
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{target}: {answer}");
+        let blocked = proxy.blocked(number).await;
+        assert!(blocked.host.starts_with(&host), "{target}: {}", blocked.host);
+    }
+    assert!(!format!("{:?}", proxy.rig.monitor.events(3).await).contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_turns_to_this_machine_is_judged_by_every_request() {
+    let server = Upstream::start().await;
+    let port = server.addr().port();
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&lookups);
+    // One special address first, this machine from then on; what was looked up for one request is
+    // never used for another.
+    let resolver = Resolver::new(move |_| {
+        let first = counting.fetch_add(1, Ordering::SeqCst) == 0;
+        let address: IpAddr = if first { "192.0.0.9" } else { "127.0.0.1" }.parse().unwrap();
+        async move { Ok(vec![address]) }
+    });
+    let config = format!("egress:\n  listen: 127.0.0.1:0\n  allow:\n    - turning.test:{port}\n");
+    let rig = Rig::resolving(server.addr(), &config, resolver).await;
+    let proxy = Proxy { rig, server, lookups };
+    for number in 1..=3 {
+        let (_, head) = proxy.tunnel(&format!("turning.test:{port}")).await;
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+        assert_eq!(proxy.blocked(number).await.reason, EgressRefusal::PrivateAddress);
+    }
+    assert_eq!(proxy.lookups.load(Ordering::SeqCst), 3, "one lookup for each request");
+    assert!(!proxy.server.was_called().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_that_comes_byte_by_byte_or_names_nothing() {
+    let proxy = Proxy::start().await;
+    let target = format!("server.test:{}", proxy.port());
+    let (mut agent, head) = proxy.tunnel(&target).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let mut peer = proxy.server.accept().await;
+    let first = hello("server.test");
+    for byte in &first {
+        agent.write_all(&[*byte]).await.unwrap();
+        agent.flush().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut arrived = vec![0; first.len()];
+    peer.stream.read_exact(&mut arrived).await.unwrap();
+    assert_eq!(arrived, first);
+    drop((agent, peer));
+    proxy.passed().await;
+    // No name, and more than a hello may have.
+    let nameless = [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    let endless = [&[0x16, 3, 1, 0x40, 0, 1, 1, 0, 1][..], &[0; 0x3ffc]].concat();
+    for (number, (bytes, reason)) in
+        (2..).zip([(nameless, EgressRefusal::ServerName), (endless, EgressRefusal::NotTls)])
+    {
+        let (mut agent, _) = proxy.tunnel(&target).await;
+        let mut peer = proxy.server.accept().await;
+        agent.write_all(&bytes).await.unwrap();
+        assert!(rest_of(&mut agent).await.is_empty());
+        assert_eq!(proxy.blocked(number).await.reason, reason);
+        peer.closed().await;
+        assert!(peer.left_over().is_empty());
+    }
+}

@@ -2,7 +2,7 @@
 
 use amc_core::kinds::CallOutcome;
 use amc_gateway::egress::Resolver;
-use amc_gateway::{GatewayError, Options, serve};
+use amc_gateway::{GatewayError, Options, Socket, serve};
 use amc_testkit::ModelOptions;
 use reqwest::StatusCode;
 
@@ -12,7 +12,7 @@ use crate::upstream::EVENTS_HEAD;
 
 async fn start(monitor: &TestMonitor, listen: Option<std::net::SocketAddr>) -> Result<(), GatewayError> {
     let options = Options {
-        socket: monitor.socket.clone(),
+        socket: Socket::connect(&monitor.socket).unwrap(),
         listen_override: listen,
         ready: |_| {},
         resolver: Resolver::default(),
@@ -73,9 +73,7 @@ async fn a_monitor_that_goes_during_a_call_makes_it_a_503() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stands_in_the_way_of_a_start_is_said() {
     let dir = tempfile::tempdir().unwrap();
-    let resolver = Resolver::default();
-    let nobody = Options { socket: dir.path().join("none.sock"), listen_override: None, ready: |_| {}, resolver };
-    let error = serve(nobody, std::future::ready(())).await.unwrap_err();
+    let error = Socket::connect(&dir.path().join("none.sock")).unwrap_err();
     assert!(error.to_string().contains("none.sock") && error.to_string().contains("amc up"), "{error}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

@@ -7,6 +7,7 @@ mod evidence;
 mod leases;
 mod life;
 mod monitor;
+mod otlp;
 mod providers;
 mod receipts;
 mod refusals;

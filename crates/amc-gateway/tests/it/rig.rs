@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use amc_gateway::egress::Resolver;
-use amc_gateway::{GatewayError, Options, serve};
+use amc_gateway::{GatewayError, Options, Socket, serve};
 use amc_testkit::{DemoModel, ModelOptions};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -46,7 +46,7 @@ impl Rig {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, listening) = oneshot::channel();
         let options = Options {
-            socket: monitor.socket.clone(),
+            socket: Socket::connect(&monitor.socket).unwrap(),
             listen_override: None,
             ready: |address| ready.send(address).unwrap(),
             resolver,

@@ -31,6 +31,7 @@ pub(crate) fn fact(id: &'static str, pass: bool, tier: Tier, session: usize, day
         day: i32::try_from(day).unwrap(),
         wall_ns: day * NS_PER_DAY,
         events: vec![index].into(),
+        times: 1,
     }
 }
 

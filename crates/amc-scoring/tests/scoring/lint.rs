@@ -217,7 +217,7 @@ fn fact(id: &str, pass: bool, session: usize, day: usize, index: u64) -> Fact {
     let id = fact_kind(id).expect("the bank's parser knows it").id;
     let day = 100 + i32::try_from(day).expect("small");
     let wall_ns = i64::from(day) * NS_PER_DAY;
-    Fact { id, pass, tier: Tier::ObservedHardened, session, day, wall_ns, events: vec![index].into() }
+    Fact { id, pass, tier: Tier::ObservedHardened, session, day, wall_ns, events: vec![index].into(), times: 1 }
 }
 
 /// More documents than anybody has, of every type, attested, on many days.

@@ -4,6 +4,7 @@
 
 mod bank;
 mod boundary;
+mod coalesced;
 mod detectors;
 mod drift;
 mod gates;

@@ -61,7 +61,7 @@ fn a_document_covers_as_reported_until_it_is_attested() {
 
 fn weight(tier: Tier, age_s: u64, high_risk: bool) -> Option<(Tier, u32)> {
     let id = fact_kind("llm.exchange").unwrap().id;
-    let fact = Fact { id, pass: true, tier, session: 0, day: 0, wall_ns: 0, events: vec![1].into() };
+    let fact = Fact { id, pass: true, tier, session: 0, day: 0, wall_ns: 0, events: vec![1].into(), times: 1 };
     let as_of_ns = i64::try_from(age_s).unwrap() * NS_PER_S;
     weigh(&fact, as_of_ns, high_risk).map(|weighed| (weighed.tier, weighed.weight_bp))
 }
@@ -96,7 +96,8 @@ fn high_risk_questions_use_half_the_horizon() {
 #[test]
 fn a_document_keeps_its_weight_whatever_its_age() {
     let id = fact_kind("document.charter").unwrap().id;
-    let fact = Fact { id, pass: true, tier: Tier::Attested, session: 0, day: 0, wall_ns: 0, events: vec![1].into() };
+    let fact =
+        Fact { id, pass: true, tier: Tier::Attested, session: 0, day: 0, wall_ns: 0, events: vec![1].into(), times: 1 };
     let old = weigh(&fact, 3 * i64::try_from(HORIZON_S).unwrap() * NS_PER_S, true).unwrap();
     assert_eq!((old.tier, old.weight_bp), (Tier::Attested, 8_000));
 }

@@ -281,10 +281,21 @@ fn what_cannot_be_meant_is_refused() {
         "retries: 6\n",
         "metrics: 0.0.0.0:3213\n",
         "secretPrefixes: [ab]\n",
+        "otlp:\n  endpoint: 127.0.0.1:4318\n",
+        "otlp:\n  endpoint: http://user:pw@h\n",
+        "otlp:\n  endpoint: http://h\n  headers: {authorization: Bearer x}\n",
+        "otlp:\n  endpoint: http://h\n  headers: {x-api-key: x}\n",
+        "otlp:\n  endpoint: http://h\n  headers: {X-Tenant: x}\n",
+        "otlp:\n  endpoint: http://h\n  headers: {x-tenant: \"a\\nb\"}\n",
         "egress:\n  allow: [\"a.example:443\"]\n  internal: [b.example]\n",
     ] {
         let refused = gateway(&format!("providers: {{}}\n{text}"));
         assert!(matches!(refused, Err(ConfigError::Value { .. })), "{text}: {refused:?}");
     }
     assert_eq!(gateway("providers: {}\nmetrics: null\n").expect("it is switched off").metrics, None);
+    let collected = "providers:\n  a: {dialect: openai, baseUrl: \"http://h\"}\notlp:\n  endpoint: http://h:4318\n  headers: {x-tenant: a}\n";
+    let collected = gateway(collected).expect("a collector");
+    assert_eq!(gateway(&collected.render()), Ok(collected), "what is written is what is read");
+    let unknown = gateway("providers: {}\notlp:\n  endpoint: http://h\n  protocol: grpc\n");
+    assert!(matches!(unknown, Err(ConfigError::Yaml { .. })), "{unknown:?}");
 }
