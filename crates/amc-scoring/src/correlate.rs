@@ -2,13 +2,14 @@
 //!
 //! A trace line is the agent's claim. It counts only by its receipt: signed by the monitor's key
 //! that was valid at that index, for an event of this very agent and session, with the event's own
-//! hash and body, of the kind that the line is about, and shown once. A line without a receipt
-//! lowers the ratio; a line with a wrong one is a finding under its code.
+//! hash and body, of the kind that the line is about, and shown once. A session that goes on with
+//! another one counts as that one here. A line without a receipt lowers the ratio; a line with a
+//! wrong one is a finding under its code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use amc_core::kinds::{Fields, KeyPurpose, TraceAbout, TraceLine};
-use amc_core::{AgentId, Finding, FindingCode};
+use amc_core::{AgentId, Digest, Finding, FindingCode};
 use amc_crypto::jws::{Receipt, ReceiptClaims, ReceiptKind, ReceiptTrust};
 use amc_crypto::note::KeyKind;
 use amc_crypto::{PublicKey, Unverified, VerifierKey};
@@ -102,9 +103,14 @@ impl<'a> Correlated<'a> {
     /// Judges every trace line of the agent's counted sessions.
     pub fn new(agent: &AgentId, sessions: &Sessions<'a>, keys: &Keys<'_>) -> Self {
         let mut all = Correlated::default();
+        let mut shown = BTreeSet::new();
         for session in &sessions.list {
-            let judged = if session.is_work() { judge(agent, session, keys) } else { Vec::new() };
-            all.count(session, &judged);
+            let previous = session.continues().and_then(|id| sessions.list.iter().find(|session| session.id == id));
+            let own = [previous, Some(session)].into_iter().flatten();
+            let events = own.flat_map(|session| &session.records).map(|record| (record.event.index, *record)).collect();
+            let place = Place { agent, session, events };
+            let judged = if session.is_work() { place.judge(keys, &mut shown) } else { Vec::new() };
+            all.count(&place, &judged);
             all.by_session.push(judged);
         }
         if all.ratio_bp().is_some_and(|ratio_bp| ratio_bp < RATIO_BP_MIN) {
@@ -123,7 +129,8 @@ impl<'a> Correlated<'a> {
         Some(u32::try_from(ratio).unwrap_or(10_000))
     }
 
-    fn count(&mut self, session: &Session<'_>, judged: &[Judged<'_>]) {
+    fn count(&mut self, place: &Place<'_, '_>, judged: &[Judged<'_>]) {
+        let session = place.session;
         let about_calls = judged.iter().filter(|line| line.about.is_llm()).count() as u64;
         self.lines += about_calls;
         self.valid += judged.iter().filter(|line| line.about.is_llm() && line.worth == Worth::Valid).count() as u64;
@@ -165,8 +172,7 @@ impl<'a> Correlated<'a> {
             );
             self.findings.push(Finding::warn(FindingCode::TraceAgentMismatch, format!("evidence#{index}"), what));
         }
-        let calls = session.records.iter().any(|record| matches!(record.fields, Some(Fields::LlmRequest(_))));
-        if about_calls > 0 && !calls {
+        if about_calls > 0 && !place.has_calls() {
             self.unseen_sessions += 1;
             let what = format!(
                 "session {} (number {}) has {about_calls} trace line(s) about model calls, and no call was observed: the \
@@ -199,21 +205,56 @@ const fn says(code: FindingCode) -> &'static str {
     }
 }
 
-fn judge<'a>(agent: &AgentId, session: &Session<'a>, keys: &Keys<'_>) -> Vec<Judged<'a>> {
-    let by_index: BTreeMap<u64, &'a EventRecord> =
-        session.records.iter().map(|record| (record.event.index, *record)).collect();
-    let mut shown = BTreeSet::new();
-    let mut judged = Vec::new();
-    for record in session.records.iter().copied() {
-        let Some(Fields::TraceLines(traces)) = &record.fields else { continue };
-        for line in &traces.lines {
-            let (worth, named) = worth(agent, session, keys, &by_index, line);
-            let replayed = named.is_some_and(|named| !shown.insert((use_of(line.about), named.hash)));
-            let worth = if replayed { Worth::Bad(FindingCode::TraceReceiptReplay) } else { worth };
-            judged.push(Judged { record, about: line.about, worth, named });
-        }
+/// Where trace lines stand, and the calls that they may be about.
+struct Place<'s, 'a> {
+    agent: &'s AgentId,
+    session: &'s Session<'a>,
+    /// The events of the session, and of the one that it goes on with.
+    events: BTreeMap<u64, &'a EventRecord>,
+}
+
+impl<'a> Place<'_, 'a> {
+    fn has_calls(&self) -> bool {
+        self.events.values().any(|record| matches!(record.fields, Some(Fields::LlmRequest(_))))
     }
-    judged
+
+    fn judge(&self, keys: &Keys<'_>, shown: &mut BTreeSet<(u8, Digest)>) -> Vec<Judged<'a>> {
+        let mut judged = Vec::new();
+        for record in self.session.records.iter().copied() {
+            let Some(Fields::TraceLines(traces)) = &record.fields else { continue };
+            for line in &traces.lines {
+                let (worth, named) = self.worth(keys, line);
+                let replayed = named.is_some_and(|named| !shown.insert((use_of(line.about), named.hash)));
+                let worth = if replayed { Worth::Bad(FindingCode::TraceReceiptReplay) } else { worth };
+                judged.push(Judged { record, about: line.about, worth, named });
+            }
+        }
+        judged
+    }
+
+    fn worth(&self, keys: &Keys<'_>, line: &TraceLine) -> (Worth, Option<&'a EventRecord>) {
+        let bad = |code| (Worth::Bad(code), None);
+        let Some(text) = &line.receipt else { return (Worth::Missing, None) };
+        let Some(claims) = keys.verify(text) else { return bad(FindingCode::TraceReceiptInvalid) };
+        if claims.agent_id != *self.agent {
+            return bad(FindingCode::TraceAgentMismatch);
+        }
+        if claims.session_id != self.session.id && Some(claims.session_id) != self.session.continues() {
+            return bad(FindingCode::TraceSessionMismatch);
+        }
+        let Some(named) = self.events.get(&claims.event_index).copied() else {
+            return bad(FindingCode::TraceEventHashNotFound);
+        };
+        if let Some(finding) = receipt::compare(&claims, keys.origin, named) {
+            return bad(finding.code);
+        }
+        if !fits(line.about, claims.kind) {
+            return bad(FindingCode::TraceReceiptInvalid);
+        }
+        let is_own_id = |id: &String| is_id(named, &self.events, id);
+        let agrees = line.agent_id == self.agent.as_str() && line.request_id.as_ref().is_none_or(is_own_id);
+        (if agrees { Worth::Valid } else { Worth::Contradicts }, Some(named))
+    }
 }
 
 /// Within one use a receipt counts once: a check may name the call that it checks.
@@ -224,36 +265,6 @@ const fn use_of(about: TraceAbout) -> u8 {
         TraceAbout::ToolIntent => 2,
         TraceAbout::ToolResult => 3,
     }
-}
-
-fn worth<'a>(
-    agent: &AgentId,
-    session: &Session<'a>,
-    keys: &Keys<'_>,
-    by_index: &BTreeMap<u64, &'a EventRecord>,
-    line: &TraceLine,
-) -> (Worth, Option<&'a EventRecord>) {
-    let bad = |code| (Worth::Bad(code), None);
-    let Some(text) = &line.receipt else { return (Worth::Missing, None) };
-    let Some(claims) = keys.verify(text) else { return bad(FindingCode::TraceReceiptInvalid) };
-    if claims.agent_id != *agent {
-        return bad(FindingCode::TraceAgentMismatch);
-    }
-    if claims.session_id != session.id {
-        return bad(FindingCode::TraceSessionMismatch);
-    }
-    let Some(named) = by_index.get(&claims.event_index).copied() else {
-        return bad(FindingCode::TraceEventHashNotFound);
-    };
-    if let Some(finding) = receipt::compare(&claims, keys.origin, named) {
-        return bad(finding.code);
-    }
-    if !fits(line.about, claims.kind) {
-        return bad(FindingCode::TraceReceiptInvalid);
-    }
-    let agrees =
-        line.agent_id == agent.as_str() && line.request_id.as_ref().is_none_or(|id| is_id(named, by_index, id));
-    (if agrees { Worth::Valid } else { Worth::Contradicts }, Some(named))
 }
 
 const fn fits(about: TraceAbout, kind: ReceiptKind) -> bool {

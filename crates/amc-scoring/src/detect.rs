@@ -174,7 +174,10 @@ impl<'a> Found<'_, 'a, '_> {
 
     fn process_facts(&mut self, opening: &'a EventRecord) {
         let (exits, clean) = self.exits();
-        self.add("session.clean_exit", clean, &[&[opening], exits.as_slice()].concat());
+        // A process that goes on in the next session ends there.
+        if !exits.is_empty() || !self.session.is_continued() {
+            self.add("session.clean_exit", clean, &[&[opening], exits.as_slice()].concat());
+        }
         let built = self.session.records.iter().copied().filter_map(|record| match &record.fields {
             Some(Fields::EnvironmentBuilt(built)) => Some((record, built)),
             _ => None,

@@ -94,13 +94,22 @@ fn boundary_of(record: &EventRecord) -> Option<Boundary> {
     })
 }
 
+/// The session that this one goes on with, as the monitor says.
+fn continues(records: &[&EventRecord]) -> Option<SessionId> {
+    records.iter().find_map(|record| match &record.fields {
+        Some(Fields::SessionContinues(continues)) => Some(continues.previous),
+        _ => None,
+    })
+}
+
 /// The boundary over a session's probes: any violation counts, every probe must have an answer, and
-/// one must have run before the agent.
+/// one must have run before the agent. Where the agent ran already, one must have run at all.
 fn boundary_over(records: &[&EventRecord]) -> Boundary {
     let said: Vec<Boundary> = records.iter().filter_map(|record| boundary_of(record)).collect();
     let before = records.iter().any(
         |record| matches!(&record.fields, Some(Fields::BoundaryProbe(probe)) if probe.phase == ProbePhase::Before),
     );
+    let in_time = before || (!said.is_empty() && continues(records).is_some());
     let violated = said.iter().find(|boundary| matches!(boundary, Boundary::Violated(_)));
     let shared = records.iter().find(|record| {
         matches!(&record.fields, Some(Fields::BoundaryDeclared(declared)) if declared.mode == BoundaryMode::Shared)
@@ -108,7 +117,7 @@ fn boundary_over(records: &[&EventRecord]) -> Boundary {
     match (violated, shared) {
         (Some(violated), _) => *violated,
         (None, Some(shared)) => Boundary::Shared(shared.event.index),
-        (None, None) if before && !said.contains(&Boundary::Unproven) => Boundary::Proven,
+        (None, None) if in_time && !said.contains(&Boundary::Unproven) => Boundary::Proven,
         (None, None) => Boundary::Unproven,
     }
 }
@@ -158,6 +167,16 @@ impl Session<'_> {
         };
         let reached = probe.attempts.iter().filter(|a| a.outcome == ProbeOutcome::Reached && matters(a.target));
         reached.map(|attempt| attempt.subject.as_str()).take(3).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The session that this one goes on with.
+    pub fn continues(&self) -> Option<SessionId> {
+        continues(&self.records)
+    }
+
+    /// Whether what runs in it goes on in another one.
+    pub fn is_continued(&self) -> bool {
+        self.records.iter().any(|record| matches!(record.fields, Some(Fields::SessionContinued(_))))
     }
 
     /// Whether a probe found a provider's key within the agent's reach.

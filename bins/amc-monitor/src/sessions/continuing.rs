@@ -122,7 +122,7 @@ mod tests {
         }
 
         fn at(&self, hour: i64) {
-            self.clock.0.store(hour * NS_PER_DAY / 24, Ordering::SeqCst);
+            self.clock.0.store(1 + hour * NS_PER_DAY / 24, Ordering::SeqCst);
         }
 
         /// Who said what, in order.

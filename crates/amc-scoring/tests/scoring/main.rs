@@ -5,6 +5,7 @@
 mod bank;
 mod boundary;
 mod coalesced;
+mod continued;
 mod detectors;
 mod drift;
 mod gates;

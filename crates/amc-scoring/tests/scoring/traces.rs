@@ -42,7 +42,8 @@ impl Traced {
     }
 }
 
-fn of(report: &Report, fact: &str) -> (u64, u64) {
+/// How often a fact passed and failed.
+pub(crate) fn of(report: &Report, fact: &str) -> (u64, u64) {
     report.facts.iter().find(|found| found.fact == fact).map_or((0, 0), |found| (found.pass, found.fail))
 }
 

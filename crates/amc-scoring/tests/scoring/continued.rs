@@ -1,0 +1,79 @@
+//! A process that outlives its session: what the next session owes to the one before, and what not.
+
+use amc_core::kinds::*;
+use amc_core::{FindingCode, Tier};
+use amc_scoring::{Report, Status};
+
+use crate::boundary::probe;
+use crate::traces::of;
+use crate::world::{Call, World, has, line, shipped};
+
+/// What differs between the cases.
+#[derive(Default, Clone, Copy)]
+struct Case {
+    says_so: bool,
+    probed: bool,
+    shown_before: bool,
+}
+
+/// A session with a call that goes on in another one, where the call's receipt is shown.
+fn report(case: Case) -> Report {
+    let mut world = World::new();
+    world.next_day();
+    let bot = world.agent.clone();
+    let first = world.open(&bot, SessionPurpose::Agent);
+    world.say(&bot, first, Tier::Observed, probe(ProbePhase::Before, &[]));
+    let answer = world.call(&bot, first, &Call::default());
+    let result = line(&world, TraceAbout::LlmResult, answer);
+    if case.shown_before {
+        world.trace(&bot, first, vec![result.clone()]);
+    }
+    let second = world.open(&bot, SessionPurpose::Agent);
+    if case.says_so {
+        world.say(&bot, second, Tier::Observed, SessionContinues { previous: first });
+        world.say(&bot, first, Tier::Observed, SessionContinued { next: second });
+    }
+    world.seal(&bot, first, SessionOutcome::Sealed);
+    if case.probed {
+        world.say(&bot, second, Tier::Observed, probe(ProbePhase::During, &[]));
+    }
+    world.trace(&bot, second, vec![result]);
+    world.exit(&bot, second, 0);
+    world.seal(&bot, second, SessionOutcome::Sealed);
+    world.cosign();
+    world.score(&shipped(), 14)
+}
+
+const WHOLE: Case = Case { says_so: true, probed: true, shown_before: false };
+
+#[test]
+fn a_process_that_goes_on_fails_nothing_and_ends_once() {
+    let report = report(WHOLE);
+    assert_eq!(report.status, Status::Valid);
+    assert_eq!(of(&report, "session.sealed"), (2, 0));
+    assert_eq!(of(&report, "session.clean_exit"), (1, 0));
+    assert_eq!(of(&report, "trace.correlated"), (1, 0));
+    assert_eq!(report.correlation.valid, 1, "a receipt of the session before counts");
+}
+
+#[test]
+fn a_session_that_goes_on_has_to_be_probed_too() {
+    let report = report(Case { probed: false, ..WHOLE });
+    assert_eq!(report.status, Status::Invalid);
+    assert!(has(&report, FindingCode::TrustBoundaryUnproven));
+}
+
+#[test]
+fn nothing_is_owed_to_a_session_that_the_monitor_does_not_name() {
+    let report = report(Case { says_so: false, ..WHOLE });
+    assert_eq!(report.status, Status::Invalid, "a probe while the agent ran says nothing of before");
+    assert_eq!(of(&report, "session.clean_exit"), (1, 1));
+    assert!(has(&report, FindingCode::TraceSessionMismatch));
+}
+
+#[test]
+fn a_receipt_shown_in_both_sessions_is_shown_twice() {
+    let report = report(Case { shown_before: true, ..WHOLE });
+    assert!(has(&report, FindingCode::TraceReceiptReplay));
+    assert_eq!(report.correlation.valid, 1);
+}
