@@ -489,7 +489,7 @@ def check_run(found, says, signers, audit, size, root, origin):
     need(same and report["audit"]["origin"] == says["issuer"], "BUNDLE_MEMBER_MISMATCH", "the report is of another run")
     need(report["evidence"] == {"origin": origin, "size": size, "root": root.hex()}, "CHECKPOINT_INVALID", "another slice")
     digest = hashlib.sha256(found["run/report.json"]).hexdigest()
-    after = [entry for entry in audit if entry["index"] >= report["audit"]["size"]]
+    after = [entry for entry in audit if entry["index"] >= report["audit"]["size"] and entry["kind"] not in (2, 7, 8)]
     wanted = {"run_id": report["run_id"], "agent": report["agent"], "report": digest, "evidence": report["evidence"],
               "audit_size": report["audit"]["size"], "status": report["status"], "label": report["label"],
               "overall_bp": report["overall_bp"], "integrity_bp": report["integrity_bp"]}

@@ -329,11 +329,14 @@ impl Content {
             claims: claims.as_ref(),
             target: target.as_ref(),
         });
-        if let Some(place) = recompute::first_difference(report, &recomputed) {
-            let what = format!("the score does not recompute from the evidence; the first difference is {place}");
+        if recomputed.to_bytes() != self.files[member::REPORT_JSON] {
+            let what = match recompute::first_difference(report, &recomputed) {
+                Some(place) => {
+                    format!("the score does not recompute from the evidence; the first difference is {place}")
+                }
+                None => "the score recomputes to other bytes".to_owned(),
+            };
             error(FindingCode::ScoreMismatch, member::REPORT_JSON, what);
-        } else if recomputed.to_bytes() != self.files[member::REPORT_JSON] {
-            error(FindingCode::ScoreMismatch, member::REPORT_JSON, "the score recomputes to other bytes".into());
         }
         for (name, page) in recompute::pages(report) {
             let listed = self.manifest.members.iter().find(|listed| listed.entry.name == name);

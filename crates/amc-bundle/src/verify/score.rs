@@ -9,14 +9,18 @@ use serde_json::Value;
 use crate::member;
 use crate::seal::run_entry;
 
-/// The run's own entry: the one audit event that the report's slice does not cover.
+/// The run's own entry. Beside it the report's slice leaves out only what happened to keys and logs since, which a
+/// verifier walks from the pinned key to the checkpoint's.
 pub(super) fn check_entry<'a>(
     report: &Report,
     audit: &'a [VerifiedEvent],
     findings: &mut Vec<Finding>,
 ) -> Option<&'a VerifiedEvent> {
     let mut error = |what: String| findings.push(Finding::error(FindingCode::RunMissing, member::AUDIT_EVENTS, what));
-    let mut after = audit.iter().filter(|record| record.event.index >= report.audit.size);
+    let since = audit.iter().filter(|record| record.event.index >= report.audit.size);
+    let mut after = since.filter(|record| {
+        !matches!(&record.fields, Some(Fields::KeyRotated(_) | Fields::KeyRevoked(_) | Fields::LogSucceeded(_)))
+    });
     let (Some(own), None) = (after.next(), after.next()) else {
         error(format!("it does not have exactly the run's entry after the {} that the run covers", report.audit.size));
         return None;

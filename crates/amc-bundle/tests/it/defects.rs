@@ -44,6 +44,7 @@ impl Bench {
             ("without-payloads", self.world.export_with(Payloads::Withheld).0),
             ("targeted", targeted(&self.world)),
             ("after-rotations", rotated().export()),
+            ("before-rotations", World::new().rotated_since().export()),
         ]
     }
 

@@ -41,6 +41,16 @@ fn everything_after_a_rotation_verifies_from_the_pinned_first_keys() {
 }
 
 #[test]
+fn keys_that_change_after_a_run_do_not_spoil_it() {
+    let world = World::new();
+    let policy = world.keys.policy();
+    let world = world.rotated_since();
+    let verdict = verify(&world.export(), &policy);
+    assert!(verdict.is_good(), "{:#?}", verdict.findings);
+    assert_eq!(verdict.issuer.expect("named").fingerprint, world.keys.auditor.public().dsse_key_id());
+}
+
+#[test]
 fn a_manifest_by_a_retired_key() {
     let (mut keys, evidence, mut audit) = World::logs(Plan::default());
     let (policy, next) = (keys.policy(), Key::new(51));

@@ -12,7 +12,7 @@ use amc_bundle::{
 };
 use amc_core::kinds::{
     CallOutcome, CheckpointCosigned, ConfigLoaded, ConfigSigned, ConfigState, Dialect, EnvironmentBuilt, Fields,
-    GatewayStarted, Isolation, LlmRequest, LlmResponse, ProcessExit, ProcessOutput, Role, SessionChannel,
+    GatewayStarted, Isolation, KeyPurpose, LlmRequest, LlmResponse, ProcessExit, ProcessOutput, Role, SessionChannel,
     SessionOutcome, SessionPurpose, Stream, Usage,
 };
 use amc_core::{AgentId, Digest, FindingCode, LeaseId, SOFTWARE, SessionId, Tier};
@@ -295,6 +295,16 @@ impl World {
 
     pub(crate) fn export_configs(&self, configs: &[Config<'_>]) -> (Vec<u8>, ExportSummary) {
         self.try_export_with(Payloads::Included, configs).expect("exports")
+    }
+
+    /// After the run, both keys of the auditor change.
+    pub(crate) fn rotated_since(mut self) -> World {
+        let [auditor, witness] = [51, 52].map(Key::new);
+        self.audit.rotate(KeyPurpose::Log, &auditor);
+        self.audit.rotate(KeyPurpose::Witness, &witness);
+        (self.keys.auditor, self.keys.auditor_witness) = (auditor, witness);
+        self.audit_note = audit_note(&self.keys, &self.audit);
+        self
     }
 
     pub(crate) fn export_with(&self, payloads: Payloads) -> (Vec<u8>, ExportSummary) {
