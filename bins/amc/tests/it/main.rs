@@ -19,6 +19,7 @@ mod gateway_life;
 mod holder;
 mod home;
 mod hostile;
+mod http2;
 mod json;
 mod leases;
 mod passphrases;
