@@ -57,7 +57,10 @@ pub fn check(workspace: &Workspace, stage: &Stage) -> Result<(), Failure> {
     let judge = workspace.root.join("fixtures/strangers/python/judge.py");
     print!("{}", run(Command::new(&python).arg(judge).arg(&dir))?);
     schemas(workspace, &python, &dir)?;
-    defects(workspace, &python, &stage.dir().join("defects"))?;
+    let corpus = stage.dir().join("defects");
+    defects(workspace, &python, &corpus)?;
+    let measure = workspace.root.join("fixtures/strangers/python/corpus.py");
+    print!("{}", run(Command::new(&python).arg(measure).arg(stage.bins().join("amc")).arg(corpus))?);
     node(workspace, &dir)
 }
 
