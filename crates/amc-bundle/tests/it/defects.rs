@@ -8,8 +8,11 @@ use amc_bundle::member;
 use amc_core::FindingCode as Code;
 use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, Role};
 use amc_core::{Digest, Tier};
+use amc_crypto::Note;
 use amc_evidence::{Draft, VerifiedEvent};
+use amc_scoring::{Label, Report, Status, render};
 
+use crate::logs::Log;
 use crate::world::{self, Aims, Key, Keys, Parts, Plan, World};
 
 type Members = std::collections::BTreeMap<String, Vec<u8>>;
@@ -90,6 +93,12 @@ impl Bench {
                 }),
             );
         }
+        let passing = resealed(&self.world, |report| {
+            report.status = Status::Valid;
+            report.label = Label::High;
+            report.integrity_bp = 10_000;
+        });
+        scored("invalid-run-in-a-passing-score", passing);
         scored(
             "reformatted-report-pages",
             self.packed(|parts| {
@@ -258,7 +267,7 @@ impl Bench {
         };
         bad(Code::CheckpointInvalid, "proof-of-another-tree", proof(&|proof| proof[0] ^= 1));
         bad(Code::CheckpointInvalid, "proof-with-a-hash-to-spare", proof(&|proof| proof.extend_from_slice(&[0; 32])));
-        let note = |role, log: &crate::logs::Log, cosigner: Option<Role>| {
+        let note = |role, log: &Log, cosigner: Option<Role>| {
             let mut note = self.world.keys.note(role, log);
             if let Some(cosigner) = cosigner {
                 self.world.keys.cosign(cosigner, &mut note, 1_772_700_000);
@@ -274,11 +283,11 @@ impl Bench {
         let (_, earlier, _) = World::logs(Plan { sessions: 2, window_days: 2 });
         let stale = note(Role::Monitor, &earlier, Some(Role::Auditor));
         bad(Code::CheckpointInvalid, "stale-checkpoint", put(member::EVIDENCE_CHECKPOINT, stale));
-        let mut audit = crate::logs::Log::open(&self.world.keys, Role::Auditor, world::T0);
+        let mut audit = Log::open(&self.world.keys, Role::Auditor, world::T0);
         audit.at(self.world.audit.now_ns());
         let back = note(Role::Auditor, &audit, Some(Role::Monitor));
         bad(Code::CheckpointInvalid, "rolled-back-checkpoint", put(member::AUDIT_CHECKPOINT, back));
-        let mut fork = crate::logs::Log::open(&self.world.keys, Role::Monitor, world::T0 + world::S);
+        let mut fork = Log::open(&self.world.keys, Role::Monitor, world::T0 + world::S);
         while fork.state.size() < evidence.state.size() {
             fork.append(Draft::new(Tier::Observed, amc_core::kinds::MonitorStarted { software: "other".into() }));
         }
@@ -297,6 +306,35 @@ impl Bench {
         bad(Code::KeyOutOfValidity, "manifest-by-a-retired-key", retired);
         bad(Code::KeyRevoked, "revoked-key", World::run(keys, evidence, audit, 2, Aims::default()).export());
     }
+}
+
+/// A report that says something else, with pages, seal and log entry made to fit by the auditor.
+pub(crate) fn resealed(world: &World, change: impl FnOnce(&mut Report)) -> Vec<u8> {
+    let mut report = world.report.clone();
+    change(&mut report);
+    let mut parts = Parts::of(&world.export());
+    let seal = world.keys.auditor.envelope(&amc_bundle::seal_statement(&report));
+    parts.members.insert(member::REPORT_JSON.into(), report.to_bytes());
+    parts.members.insert(member::REPORT_MD.into(), render::markdown(&report).into_bytes());
+    parts.members.insert(member::REPORT_HTML.into(), render::html(&report).into_bytes());
+    parts.members.insert(member::SEAL.into(), seal.to_json().into_bytes());
+    // The audit log again from its start, with the false entry at its end.
+    let mut audit = Log::open(&world.keys, Role::Auditor, world::T0);
+    let events = &world.audit.events;
+    for record in &events[1..events.len() - 1] {
+        let fields = record.fields.clone().expect("kinds that are known");
+        audit.at(record.event.wall_ns - world::S / 100).append(Draft::new(record.event.tier, fields));
+    }
+    assert_eq!(audit.state.head(), world.report.audit, "the same history up to the run");
+    audit.append(Draft::new(Tier::Observed, amc_bundle::seal::run_entry(&report)));
+    let carried = parts.indices(member::AUDIT_EVENTS);
+    let own = audit.state.size() - 1;
+    let chosen =
+        audit.events.iter().filter(|record| record.event.index == own || carried.contains(&record.event.index));
+    parts.put_audit(&audit.tree, &chosen.collect::<Vec<_>>());
+    let note: Note = world::audit_note(&world.keys, &audit);
+    parts.members.insert(member::AUDIT_CHECKPOINT.into(), note.to_string().into_bytes());
+    parts.pack(&world.keys.auditor)
 }
 
 /// The same workspace after both log keys and a witness's key changed, under the policy of the first keys.

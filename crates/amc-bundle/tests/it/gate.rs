@@ -1,5 +1,7 @@
 //! The gate on real bundles: who may sign a policy, and what a missing piece does.
 
+use std::collections::BTreeMap;
+
 use amc_bundle::gate::{PolicyFile, PolicyTrust, SignedPolicy, pinned_policy_keys};
 use amc_bundle::{Decision, GateDecision, GatePolicy, PolicyError, decide};
 use amc_core::FindingCode;
@@ -138,4 +140,28 @@ fn schema_page_and_reader_agree() {
     }
     let codes: Vec<&str> = FindingCode::ALL.iter().map(|code| code.as_str()).collect();
     assert_eq!(properties["forbidFindings"]["items"]["enum"], json!(codes));
+}
+
+/// The same files are judged under the schema by a validator of others, in `cargo xtask strangers`.
+#[test]
+fn the_reader_judges_policies_as_the_schema_does() {
+    type Policies = BTreeMap<String, BTreeMap<String, String>>;
+    let policies: Policies =
+        serde_json::from_str(include_str!("../../../../fixtures/gate-policies.json")).expect("JSON");
+    assert!(policies.len() == 4 && policies["good"].len() > 5 && policies["bad"].len() > 30);
+    for (group, texts) in &policies {
+        for (name, text) in texts {
+            let read = GatePolicy::parse(text.as_bytes());
+            assert_eq!(read.is_ok(), group == "good", "{group}, {name}: {read:?}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    for text in [r#"{"minOveralBp": 1}"#, r#"{"agentId": "a", "require_status_valid": true}"#] {
+        let error = GatePolicy::parse(text.as_bytes()).expect_err("no such key").to_string();
+        let key = text.rsplit('"').nth(1).expect("a key");
+        assert!(error.contains(key) && error.contains("line 1"), "{error}");
+    }
 }

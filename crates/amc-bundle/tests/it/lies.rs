@@ -4,10 +4,11 @@ use amc_bundle::manifest::Payloads;
 use amc_bundle::member;
 use amc_core::kinds::{AgentHead, Fields, KeyPurpose, KeyRevoked, Role};
 use amc_core::{Digest, FindingCode as Code};
-use amc_crypto::{Note, TrustPolicy};
+use amc_crypto::TrustPolicy;
 use amc_evidence::{Draft, VerifiedEvent};
-use amc_scoring::{Label, Report, Status, render};
+use amc_scoring::{Label, Status};
 
+use crate::defects::resealed;
 use crate::world::{self, Aims, Keys, Log, Parts, Plan, World, errors, other_agent, refused, verify};
 
 #[test]
@@ -234,35 +235,6 @@ fn records_that_are_no_events_are_refused() {
         let verdict = verify(&parts.pack(&world.keys.auditor), &world.keys.policy());
         assert!(!verdict.is_good(), "{name}");
     }
-}
-
-/// A report that says something else, with pages, seal and log entry made to fit by the auditor.
-fn resealed(world: &World, change: impl FnOnce(&mut Report)) -> Vec<u8> {
-    let mut report = world.report.clone();
-    change(&mut report);
-    let mut parts = Parts::of(&world.export());
-    let seal = world.keys.auditor.envelope(&amc_bundle::seal_statement(&report));
-    parts.members.insert(member::REPORT_JSON.into(), report.to_bytes());
-    parts.members.insert(member::REPORT_MD.into(), render::markdown(&report).into_bytes());
-    parts.members.insert(member::REPORT_HTML.into(), render::html(&report).into_bytes());
-    parts.members.insert(member::SEAL.into(), seal.to_json().into_bytes());
-    // The audit log again from its start, with the false entry at its end.
-    let mut audit = Log::open(&world.keys, Role::Auditor, world::T0);
-    let events = &world.audit.events;
-    for record in &events[1..events.len() - 1] {
-        let fields = record.fields.clone().expect("kinds that are known");
-        audit.at(record.event.wall_ns - world::S / 100).append(Draft::new(record.event.tier, fields));
-    }
-    assert_eq!(audit.state.head(), world.report.audit, "the same history up to the run");
-    audit.append(Draft::new(amc_core::Tier::Observed, amc_bundle::seal::run_entry(&report)));
-    let carried = parts.indices(member::AUDIT_EVENTS);
-    let own = audit.state.size() - 1;
-    let chosen =
-        audit.events.iter().filter(|record| record.event.index == own || carried.contains(&record.event.index));
-    parts.put_audit(&audit.tree, &chosen.collect::<Vec<_>>());
-    let note: Note = world::audit_note(&world.keys, &audit);
-    parts.members.insert(member::AUDIT_CHECKPOINT.into(), note.to_string().into_bytes());
-    parts.pack(&world.keys.auditor)
 }
 
 #[test]
