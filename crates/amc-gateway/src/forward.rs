@@ -235,9 +235,9 @@ pub(crate) async fn deliver(
     let bounded = !events && len.is_some_and(|len| len <= BOUNDED_BYTES_MAX);
     let durable = call.settings.is_durable();
     // A provider may answer before it has read the request (it refuses a body's size, say). There is
-    // no request event to wait for then; it follows when the body has ended. A short answer waits a
+    // no request event to wait for then; it follows when the body has ended. An answer waits a
     // moment: a request that has left whole may only not have been seen to end yet.
-    if durable && bounded {
+    if durable {
         let ended = progress.wait_for(|progress| !matches!(progress, Progress::Passing));
         let _ = tokio::time::timeout(REQUEST_END_WAIT, ended).await;
     }
@@ -323,7 +323,7 @@ pub(crate) fn refused(error: ChannelError) -> Failure {
 /// Up to here an answer of known length is held until its receipt can go in its head.
 const BOUNDED_BYTES_MAX: u64 = 256 * 1024;
 
-/// How long such an answer waits for the end of its request to be seen.
+/// How long an answer waits for the end of its request to be seen.
 const REQUEST_END_WAIT: Duration = Duration::from_millis(100);
 
 /// Requests up to here can be tried again; they are held until they are answered.
