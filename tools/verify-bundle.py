@@ -16,7 +16,6 @@ Exit 0: authentic. 1: refused, with a finding code. 2: the call is wrong.
 import base64
 import binascii
 import hashlib
-import io
 import json
 import re
 import sys
@@ -77,6 +76,22 @@ def header(name, size):
     raw[148:156] = b"%07o\0" % sum(raw)
     return bytes(raw)
 
+class Later:
+    """A member too large to keep: hashed as it passes, read again where it is looked at."""
+
+    def __init__(self, file, size):
+        self.file, self.start, self.size, hasher = file, file.tell(), size, hashlib.sha256()
+        for piece in self.pieces(MIB):
+            hasher.update(piece)
+        self.hex = hasher.hexdigest()
+
+    def pieces(self, step):
+        self.file.seek(self.start)
+        for at in range(0, self.size, step):
+            piece = self.file.read(min(step, self.size - at))
+            need(piece, "BUNDLE_MALFORMED", "the file ends inside its payloads")
+            yield piece
+
 def check_name(name):
     below = next((name[len(top):] for top in ("config/", "target/") if name.startswith(top)), None)
     plain = below is not None and all(PART.match(part) for part in below.split("/"))
@@ -114,7 +129,7 @@ def members(file):
         need(count <= MEMBERS_MAX and total <= TOTAL_MAX, "BUNDLE_MALFORMED", "too many members or bytes")
         cap = CAPS.get(name, 4 * MIB if name.endswith(".sig") else MIB)
         need(size <= cap, "BUNDLE_MALFORMED", f"{name} has {size} bytes, more than {cap}")
-        yield name, size, exactly(size, name)
+        yield name, size, Later(file, size) if name == "evidence/payloads.zst" else exactly(size, name)
         padding = exactly(-size % 512, "the padding of " + name)
         need(padding == bytes(len(padding)), "BUNDLE_MALFORMED", "padding is not zero")
 
@@ -440,24 +455,27 @@ def check_payloads(data, says, log):
     size = sum(wanted[digest] + 4 for digest in present)
     unpacked = next(entry.get("unpacked") for entry in says["members"] if entry["name"] == "evidence/payloads.zst")
     need(unpacked == size, "PAYLOAD_MISSING", f"the payloads have {size} bytes")
-    source = io.BytesIO(data)
     try:
-        need(zstandard.get_frame_parameters(data).window_size <= WINDOW_MAX, "BUNDLE_MALFORMED", "too large a window")
-        frame = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX).stream_reader(source, read_across_frames=False)
+        frame, ready = unpack(zstandard, data), b""
         for digest in present:
-            length = int.from_bytes(frame.read(4), "little")
-            need(length == wanted[digest], "PAYLOAD_HASH_MISMATCH", digest.hex())
-            need(sha256(frame.read(length)) == digest, "PAYLOAD_HASH_MISMATCH", digest.hex())
-        need(frame.read(1) == b"" and one_frame(zstandard, data), "PAYLOAD_HASH_MISMATCH", "bytes to spare")
+            length = wanted[digest]
+            while len(ready) < 4 + length:
+                piece = next(frame, None)
+                need(piece is not None, "PAYLOAD_HASH_MISMATCH", "the frame ends too early")
+                ready += piece
+            said, entry, ready = int.from_bytes(ready[:4], "little"), ready[4 : 4 + length], ready[4 + length :]
+            need(said == length and sha256(entry) == digest, "PAYLOAD_HASH_MISMATCH", digest.hex())
+        need(not ready and not any(frame), "PAYLOAD_HASH_MISMATCH", "bytes to spare")
     except zstandard.ZstdError as error:
         raise Refused(f"BUNDLE_MALFORMED: payloads: {error}") from None
     return len(present)
 
-def one_frame(zstandard, data):
+def unpack(zstandard, data):
+    """What one frame unpacks to. A block of 4 bytes may give 128 KiB, so little goes in at a time."""
     inner = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX).decompressobj()
-    for at in range(0, len(data), MIB):
-        inner.decompress(data[at : at + MIB])
-    return inner.eof and not inner.unused_data
+    for piece in data.pieces(64):
+        yield inner.decompress(piece)
+    need(inner.eof and not inner.unused_data, "BUNDLE_MALFORMED", "the payloads are not one frame")
 
 def check_configs(found, signers, audit, evidence):
     for name, data in found.items():
@@ -545,7 +563,8 @@ def verify(file, policy):
     need(extra is None, "BUNDLE_MEMBER_UNEXPECTED", extra)
     for entry, digest in listed:
         data = found.get(entry["name"])
-        intact = data is not None and len(data) == entry["size"] and hashlib.sha256(data).hexdigest() == digest
+        size, hash_ = (data.size, data.hex) if isinstance(data, Later) else (len(data or b""), sha256(data or b"").hex())
+        intact = data is not None and (size, hash_) == (entry["size"], digest)
         need(intact, "BUNDLE_MEMBER_MISMATCH", f"{entry['name']} was changed, or is missing")
 
     origin = found["evidence/checkpoint"].split(b"\n")[0].decode("utf-8", "replace")

@@ -59,6 +59,8 @@ pub fn check(workspace: &Workspace, stage: &Stage) -> Result<(), Failure> {
     schemas(workspace, &python, &dir)?;
     let corpus = stage.dir().join("defects");
     defects(workspace, &python, &corpus)?;
+    let memory = workspace.root.join("fixtures/strangers/python/memory.py");
+    print!("{}", run(Command::new(&python).arg(memory).arg(workspace.root.join("tools/verify-bundle.py")).arg(&dir))?);
     let measure = workspace.root.join("fixtures/strangers/python/corpus.py");
     print!("{}", run(Command::new(&python).arg(measure).arg(stage.bins().join("amc")).arg(corpus))?);
     node(workspace, &dir)

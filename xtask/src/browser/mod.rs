@@ -2,8 +2,8 @@
 //!
 //! The pages of the showcase workspaces, as they are, in light and dark, on a phone and on a desk: no request, no
 //! console message, no sideways scrolling, contrast of every text by WCAG AA, every label of a drawing inside it, and
-//! printing shows what is folded. A page with one of each defect comes first, and each has to be found in it. Without
-//! chromium it says so and checks nothing.
+//! printing shows what is folded. A certificate's page likewise, and on one sheet of A4. A page with one of each defect
+//! comes first, and each has to be found in it. Without chromium it says so and checks nothing.
 
 mod devtools;
 
@@ -13,7 +13,7 @@ use crate::{Failure, process, tools};
 use devtools::Browser;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Runs the check.
 ///
@@ -46,8 +46,35 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
         }
         defects.extend(print(&mut browser, &path)?.into_iter().map(|what| format!("{page}, printed: {what}")));
     }
+    let sheet = certificate(&workspace, &pages)?;
+    for view in VIEWS {
+        let found = defects_of(&look(&mut browser, &sheet, view)?);
+        defects.extend(found.into_iter().map(|what| format!("certificate, {view}: {what}")));
+    }
+    defects.extend(print(&mut browser, &sheet)?.into_iter().map(|what| format!("certificate, printed: {what}")));
+    if second_sheet(&mut browser) {
+        defects.push("certificate, printed: it takes more than one sheet of A4".into());
+    }
+    browser.open(&pages.join("valid.html"))?;
+    if !second_sheet(&mut browser) {
+        return Err(Failure::new("a report has more than one sheet, and the browser says that it has one"));
+    }
     browser.close()?;
     if defects.is_empty() { Ok(()) } else { Err(Failure::new(defects.join("\n"))) }
+}
+
+/// The page of a certificate whose policy sets every key, as a test writes it.
+fn certificate(workspace: &Workspace, dir: &Path) -> Result<PathBuf, Failure> {
+    let mut write = cargo(&workspace.root);
+    write.args(["test", "--locked", "--quiet", "-p", "amc-bundle", "--test", "it", "certs::the_page_of_a_policy"]);
+    process::capture(write.env("AMC_WRITE_PAGES", dir), process::NEVER)?.success()?;
+    Ok(dir.join("certificate.html"))
+}
+
+/// Whether there is a second sheet of A4: the browser refuses to print a page that there is not.
+fn second_sheet(browser: &mut Browser) -> bool {
+    let a4 = json!({"paperWidth": 8.27, "paperHeight": 11.69, "preferCSSPageSize": true, "pageRanges": "2"});
+    browser.call("Page.printToPDF", &a4).is_ok()
 }
 
 /// What the example writes.

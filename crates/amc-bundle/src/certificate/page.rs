@@ -18,9 +18,12 @@ p{margin:.3rem 0}.soft{color:var(--soft)}code{font-size:.8rem;overflow-wrap:anyw
 .figures div{border:1px solid var(--line);padding:.6rem .9rem;flex:1 1 8rem}.figures b{display:block;font-size:1.4rem}
 table{border-collapse:collapse;width:100%;font-size:.85rem}
 th,td{text-align:left;padding:.2rem .5rem .2rem 0;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
-@page{size:A4;margin:14mm}
-@media print{:root{--bg:#fff;--fg:#000;--soft:#444}body{font-size:10pt}main{max-width:none;padding:.5rem 0;border-top-color:var(--good)}
-h2,tr{break-inside:avoid}main{print-color-adjust:exact}}
+@page{size:A4;margin:10mm 12mm}
+@media print{:root{--bg:#fff;--fg:#000;--soft:#444}body{font-size:8.5pt;line-height:1.25}
+main{max-width:none;padding:.4rem 0;border-top-color:var(--good);print-color-adjust:exact}h1{font-size:1.3rem}
+h2{font-size:.8rem;margin:.6rem 0 .1rem;break-after:avoid}p{margin:.1rem 0}.figures{margin:.4rem 0;gap:.4rem}
+.figures div{padding:.2rem .5rem}.figures b{font-size:1rem}table{font-size:7.5pt}code{font-size:7pt}
+th,td{padding:.05rem .5rem .05rem 0}tr{break-inside:avoid}}
 "#;
 
 /// The page.

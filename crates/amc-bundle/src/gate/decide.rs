@@ -296,6 +296,7 @@ mod tests {
             payloads: Payloads::Included,
             payloads_absent: 0,
             key: PublicKey::from_bytes(&SigningKey::from_bytes(&[5; 32]).verifying_key().to_bytes()).expect("a key"),
+            revoked: Vec::new(),
             certificate: None,
         }
     }

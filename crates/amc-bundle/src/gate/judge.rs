@@ -7,14 +7,14 @@ use std::io::{self, Read};
 
 use amc_core::{Digest, Finding, FindingCode};
 use amc_crypto::hash::BodyHasher;
-use amc_crypto::{PublicKey, TrustPolicy, Unverified};
+use amc_crypto::{PublicKey, TrustPolicy, Unverified, Verified};
 use serde::Serialize;
 
 use super::decide::{Decision, GateDecision, GateRule, decide};
-use super::policy::{PolicyError, PolicyFile, PolicyTrust, pinned_policy_keys};
+use super::policy::{PolicyError, PolicyFile, PolicyTrust, SignedPolicy, pinned_policy_keys};
 use crate::archive::TOTAL_BYTES_MAX;
 use crate::error::VerifyError;
-use crate::verify::{BundleVerdict, verify};
+use crate::verify::{BundleVerdict, VerifiedBundle, verify};
 
 /// What the gate is called with.
 #[derive(Debug, Clone, Copy)]
@@ -96,13 +96,9 @@ pub fn judge(bundle: impl Read, call: &GateCall<'_>) -> Result<Judgement, GateEr
     {
         return Err(GateError::NotABundle(error.clone()));
     }
-    // The pinned auditor may have changed its key since: a bundle that verifies leads to the new one.
-    let policy = match (policy, verdict.bundle().filter(|_| verdict.is_good())) {
-        (Err(_), Some(bundle)) if call.policy_key.is_none() => {
-            let keys = [pinned.as_slice(), &[bundle.key]].concat();
-            Unverified::new(call.policy).verify(&PolicyTrust { keys: &keys, digest: call.policy_digest })
-        }
-        (policy, _) => policy,
+    let policy = match verdict.bundle().filter(|_| verdict.is_good()) {
+        Some(bundle) => under_history(policy, keys, bundle, call),
+        None => policy,
     };
     let mut findings = verdict.findings.clone();
     let decision = match policy {
@@ -115,6 +111,24 @@ pub fn judge(bundle: impl Read, call: &GateCall<'_>) -> Result<Judgement, GateEr
     let (bundle_sha256, _) = hashed.hasher.finish();
     let policy_sha256 = amc_crypto::sha256(call.policy.bytes);
     Ok(Judgement { decision, findings, verdict, bundle_sha256, policy_sha256, judged_ns: call.now_ns })
+}
+
+/// The policy under what a verified bundle teaches of keys: the pinned auditor may have changed its key since,
+/// and a key that was revoked counts no more, whoever names it.
+fn under_history(
+    policy: Result<Verified<SignedPolicy>, PolicyError>,
+    keys: &[PublicKey],
+    bundle: &VerifiedBundle,
+    call: &GateCall<'_>,
+) -> Result<Verified<SignedPolicy>, PolicyError> {
+    let newest = call.policy_key.is_none().then_some(bundle.key);
+    let is_good = |key: &PublicKey| !bundle.revoked.contains(&key.to_digest());
+    let keys: Vec<PublicKey> = keys.iter().copied().chain(newest).filter(is_good).collect();
+    let again = Unverified::new(call.policy).verify(&PolicyTrust { keys: &keys, digest: call.policy_digest });
+    match (policy, again) {
+        (Ok(signed), Err(PolicyError::Signature(_))) => Err(PolicyError::Revoked(signed.key.dsse_key_id())),
+        (_, again) => again,
+    }
 }
 
 /// The decision under a policy that does not count.

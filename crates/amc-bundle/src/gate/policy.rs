@@ -94,6 +94,11 @@ pub enum PolicyError {
     /// The signature does not hold under any trusted key.
     #[error("the gate policy's signature does not count: {0}; name its key with --policy-key, or have it signed")]
     Signature(#[from] ConfigSignatureError),
+    /// Signed by a key of the auditor that was revoked since; nobody can tell when it signed.
+    #[error(
+        "the gate policy is signed by {0}, a key that was revoked; have it signed again under the auditor's new key"
+    )]
+    Revoked(String),
     /// Another digest than the caller asked for.
     #[error("the gate policy has the digest {found}, and {wanted} was asked for; it may be an older version")]
     Digest {
@@ -115,6 +120,7 @@ impl PolicyError {
     pub const fn code(&self) -> FindingCode {
         match self {
             PolicyError::Unsigned => FindingCode::ConfigUnsigned,
+            PolicyError::Revoked(_) => FindingCode::KeyRevoked,
             PolicyError::Digest { .. } => FindingCode::ConfigVersionRollback,
             PolicyError::TooLong | PolicyError::Signature(_) | PolicyError::Json(_) | PolicyError::Content(_) => {
                 FindingCode::ConfigSignatureInvalid

@@ -151,6 +151,10 @@ impl Content {
             payloads: self.manifest.predicate.payloads,
             payloads_absent: self.manifest.predicate.payloads_absent.len(),
             key: self.key,
+            revoked: line::revocations(&evidence.events)
+                .filter(|revoked| is_auditors(revoked))
+                .map(|revoked| revoked.public)
+                .collect(),
             certificate: self.files.get(member::CERTIFICATE).cloned(),
             report,
         })
@@ -164,11 +168,7 @@ impl Content {
 
     /// A manifest stands nowhere in a log, so one by a revoked or a retired key never counts.
     fn check_issuer(&self, evidence: &LogEvents, findings: &mut Vec<Finding>) {
-        let about_issuer = |revoked: &&KeyRevoked| {
-            revoked.purpose == KeyPurpose::Log
-                && revoked.public == self.key.to_digest()
-                && trust::role_of_origin(&revoked.origin) == Some(Role::Auditor)
-        };
+        let about_issuer = |revoked: &&KeyRevoked| is_auditors(revoked) && revoked.public == self.key.to_digest();
         let mut error = |code, what: String| findings.push(Finding::error(code, member::MANIFEST, what));
         if let Some(revoked) = line::revocations(&evidence.events).find(about_issuer) {
             error(FindingCode::KeyRevoked, format!("the key that signed it was revoked: {}", revoked.reason));
@@ -356,6 +356,10 @@ impl Content {
 
 fn pinned<'p>(policy: &'p TrustPolicy, origin: &str, role: Role) -> Option<&'p VerifierKey> {
     policy.log(origin).filter(|log| trust::role_of_origin(log.name()) == Some(role))
+}
+
+fn is_auditors(revoked: &KeyRevoked) -> bool {
+    revoked.purpose == KeyPurpose::Log && trust::role_of_origin(&revoked.origin) == Some(Role::Auditor)
 }
 
 fn workspace_of(origin: &str) -> &str {

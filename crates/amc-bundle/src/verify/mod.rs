@@ -18,7 +18,7 @@ use std::io::{self, Read};
 
 use amc_core::kinds::Role;
 use amc_core::timestamp::{NS_PER_S, to_rfc3339};
-use amc_core::{AgentId, Finding, FindingCode, RunId, limits};
+use amc_core::{AgentId, Digest, Finding, FindingCode, RunId, limits};
 use amc_crypto::dsse::EnvelopeError;
 use amc_crypto::hash::BodyHasher;
 use amc_crypto::{PublicKey, TrustPolicy, policy as trust};
@@ -91,6 +91,8 @@ pub struct VerifiedBundle {
     pub payloads_absent: usize,
     /// The key that signed it.
     pub key: PublicKey,
+    /// Keys of the auditor that the monitor's log revokes: what they signed outside of a log counts nowhere.
+    pub revoked: Vec<Digest>,
     /// `certificate.dsse.json`, where it is there; not looked at here.
     pub certificate: Option<Vec<u8>>,
 }

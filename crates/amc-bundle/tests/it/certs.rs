@@ -45,6 +45,35 @@ fn signed_by(key: &Key, world: &World, predicate: &CertificatePredicate) -> Vec<
     key.envelope(&certificate_statement(predicate, &world.report)).to_json().into_bytes()
 }
 
+/// A policy that sets every key that this run can pass: the longest page that is likely.
+fn demanding(world: &World) -> String {
+    let layers: Vec<String> = world.report.layers.iter().map(|layer| format!("\"{}\": 0", layer.id)).collect();
+    format!(
+        r#"{{"agentId": "alpha", "minIntegrityBp": 0, "minOverallBp": 0, "minLayerBp": {{{}}},
+        "requireObservedForLevel5": true, "requireStatusValid": true, "maxAgeHours": 9999, "maxAsOfAgeHours": 9999,
+        "minWindowDays": 14, "allowedUpstreams": ["https://api.openai.com", "https://api.anthropic.com"],
+        "forbidFindings": ["CHERRY_PICK_GAP", "CLOCK_ROLLBACK", "LEDGER_RECOVERED", "SESSION_GAP", "SESSION_UNSEALED"],
+        "witnessQuorum": 1}}"#,
+        layers.join(", ")
+    )
+}
+
+/// `AMC_WRITE_PAGES=DIR` also writes it: `cargo xtask browser` prints it on one sheet.
+#[test]
+fn the_page_of_a_policy_with_every_key() {
+    let world = world();
+    let says = predicate(&world, &demanding(&world));
+    let bytes = packed(&world, signed_by(&world.keys.auditor, &world, &says));
+    let verdict = verified(&world, &bytes, &[], now(&world));
+    let page = page(verdict.certificate().unwrap_or_else(|| panic!("{:#?}", verdict.findings)));
+    for rule in ["minLayerBp.", "allowedUpstreams", "forbidFindings", "witnessQuorum", "maxAsOfAgeHours"] {
+        assert!(page.contains(rule), "{rule}");
+    }
+    if let Some(dir) = std::env::var_os("AMC_WRITE_PAGES") {
+        std::fs::write(std::path::Path::new(&dir).join("certificate.html"), page).expect("a file");
+    }
+}
+
 /// The archive with this certificate.
 fn packed(world: &World, certificate: Vec<u8>) -> Vec<u8> {
     let mut parts = Parts::of(&world.export());

@@ -1,8 +1,10 @@
 //! Bundles under keys that followed the pinned ones, and of logs that succeeded the pinned ones.
 
+use amc_bundle::gate::{GateCall, PolicyFile, judge};
 use amc_core::kinds::{KeyPurpose, KeyRevoked, LogHead, LogSucceeded, Role};
 use amc_core::{Digest, FindingCode as Code, Tier};
-use amc_crypto::TrustPolicy;
+use amc_crypto::note::KeyKind;
+use amc_crypto::{TrustPolicy, VerifierKey};
 use amc_evidence::Draft;
 
 use crate::world::{
@@ -268,4 +270,58 @@ fn a_succeeded_audit_log_needs_the_monitors_record() {
     refused("unrecorded", &world.export(), &world.keys.policy(), Code::KeyHistoryUntrusted);
     let verdict = verify(&world.export(), &world.keys.policy());
     assert_eq!(errors(&verdict), [(Code::KeyHistoryUntrusted, "ws-1/audit/2#0")]);
+}
+
+/// After a theft the auditor's log goes on under a new key; somebody who also kept the old one, to verify older
+/// bundles, must not take policies from whoever stole it.
+#[test]
+fn a_gate_policy_by_a_revoked_key_of_the_auditor() {
+    let (stolen, mut evidence, audit) = World::logs(Plan::default());
+    let (same, ..) = World::logs(Plan::default());
+    let keys = Keys { auditor: Key::new(50), ..same };
+    let mut next = Log::succeeding(&keys, Role::Auditor, audit.state.head(), evidence.now_ns() + S);
+    let said = LogSucceeded {
+        old: audit.state.head(),
+        origin: next.state.origin().to_owned(),
+        log_public: keys.auditor.public().to_digest(),
+        opening: next.events[0].hash,
+        code: Code::KeyRevoked.as_str().into(),
+        reason: "the host was lost".into(),
+    };
+    let revoked = KeyRevoked {
+        origin: stolen.origin(Role::Auditor),
+        purpose: KeyPurpose::Log,
+        public: stolen.auditor.public().to_digest(),
+        from_index: audit.state.size(),
+        reason: "the host was lost".into(),
+    };
+    evidence.at(next.now_ns() + S).append(Draft::new(Tier::Observed, revoked));
+    evidence.append(Draft::new(Tier::Observed, said));
+    for record in audit.events.iter().filter(|record| record.event.kind == 300) {
+        next.append(Draft::new(Tier::Observed, record.fields.clone().expect("a known kind")));
+    }
+    next.at(next.now_ns().max(evidence.now_ns()) + S);
+    let new_key = VerifierKey::new("ws-1/audit/2", KeyKind::Ed25519, keys.auditor.public()).expect("a key");
+    let trust = TrustPolicy::parse(format!("log {new_key}\n{}", stolen.policy_text()).as_bytes()).expect("pins both");
+    let world = run(keys, evidence, next);
+    let bundle = world.export_with(amc_bundle::manifest::Payloads::Included).0;
+    let verdict = verify(&bundle, &trust);
+    assert!(verdict.is_good(), "{:#?}", verdict.findings);
+
+    let text = br#"{"minWindowDays": 0}"#;
+    let judged = |key: &Key, policy_key| {
+        let signature = key.config_sig("gatePolicy.json", 1, None, text);
+        let policy = PolicyFile { bytes: text, signature: Some(&signature) };
+        let now_ns = world.audit.now_ns() + S;
+        let call = GateCall { trust: &trust, policy, policy_key, policy_digest: None, now_ns };
+        judge(bundle.as_slice(), &call).expect("a judgement")
+    };
+    let by_new = judged(&world.keys.auditor, None);
+    assert_ne!(by_new.decision.rules[0].rule, "policySigned", "the auditor's new key counts");
+    for policy_key in [None, Some(stolen.auditor.public())] {
+        let by_stolen = judged(&stolen.auditor, policy_key);
+        assert!(!by_stolen.is_allowed());
+        assert_eq!(by_stolen.decision.rules[0].rule, "policySigned");
+        assert!(by_stolen.findings.iter().any(|finding| finding.code == Code::KeyRevoked), "{by_stolen:#?}");
+    }
 }
