@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use amc_core::kinds::{Fields, KeyPurpose, TraceAbout, TraceLine};
-use amc_core::{AgentId, Digest, Finding, FindingCode};
+use amc_core::{AgentId, Digest, Finding, FindingCode, SessionId};
 use amc_crypto::jws::{Receipt, ReceiptClaims, ReceiptKind, ReceiptTrust};
 use amc_crypto::note::KeyKind;
 use amc_crypto::{PublicKey, Unverified, VerifierKey};
@@ -105,10 +105,10 @@ impl<'a> Correlated<'a> {
         let mut all = Correlated::default();
         let mut shown = BTreeSet::new();
         for session in &sessions.list {
-            let previous = session.continues().and_then(|id| sessions.list.iter().find(|session| session.id == id));
+            let previous = sessions.continued_by(session);
             let own = [previous, Some(session)].into_iter().flatten();
             let events = own.flat_map(|session| &session.records).map(|record| (record.event.index, *record)).collect();
-            let place = Place { agent, session, events };
+            let place = Place { agent, session, previous: previous.map(|session| session.id), events };
             let judged = if session.is_work() { place.judge(keys, &mut shown) } else { Vec::new() };
             all.count(&place, &judged);
             all.by_session.push(judged);
@@ -209,7 +209,9 @@ const fn says(code: FindingCode) -> &'static str {
 struct Place<'s, 'a> {
     agent: &'s AgentId,
     session: &'s Session<'a>,
-    /// The events of the session, and of the one that it goes on with.
+    /// The session that it goes on with, also where that began before the window.
+    previous: Option<SessionId>,
+    /// The events of both.
     events: BTreeMap<u64, &'a EventRecord>,
 }
 
@@ -239,7 +241,7 @@ impl<'a> Place<'_, 'a> {
         if claims.agent_id != *self.agent {
             return bad(FindingCode::TraceAgentMismatch);
         }
-        if claims.session_id != self.session.id && Some(claims.session_id) != self.session.continues() {
+        if claims.session_id != self.session.id && Some(claims.session_id) != self.previous {
             return bad(FindingCode::TraceSessionMismatch);
         }
         let Some(named) = self.events.get(&claims.event_index).copied() else {

@@ -173,7 +173,7 @@ impl Run<'_> {
             questions,
             findings: std::mem::take(&mut self.findings),
             sessions: self.sessions.list.iter().map(session_result).collect(),
-            sessions_before: self.sessions.before,
+            sessions_before: self.sessions.number_before(),
             artifacts: self.artifacts(),
             upstreams,
             models,

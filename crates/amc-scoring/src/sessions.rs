@@ -221,10 +221,8 @@ impl Session<'_> {
 pub struct Sessions<'a> {
     /// Those in the window, by position.
     pub list: Vec<Session<'a>>,
-    /// Number of the session before the first one in the window; 0 when there is none.
-    pub before: u64,
-    /// Whether the session before the window is among the events, or needs to be.
-    pub before_known: bool,
+    /// The one before the first of them, where it is among the events.
+    pub before: Option<Session<'a>>,
     /// The newest head of the agent and its index.
     pub head: Option<(u64, &'a AgentHead)>,
 }
@@ -312,20 +310,31 @@ impl<'a> Sessions<'a> {
             if covered.in_window(open_index) {
                 list.push(session);
             } else {
-                before = Some(session.open.number);
+                before = Some(session);
             }
         }
-        Sessions { before: before.unwrap_or(0), before_known: before.is_some(), list, head }
+        Sessions { list, before, head }
+    }
+
+    /// Number of the session before the first one in the window; 0 when there is none.
+    pub fn number_before(&self) -> u64 {
+        self.before.as_ref().map_or(0, |session| session.open.number)
+    }
+
+    /// The session that this one of the window goes on with.
+    pub fn continued_by(&self, session: &Session<'a>) -> Option<&Session<'a>> {
+        let id = session.continues()?;
+        self.before.iter().chain(&self.list).find(|session| session.id == id)
     }
 
     /// Numbers that are missing between the session before the window and the agent's head.
     pub fn missing(&self) -> Vec<u64> {
         let Some(first) = self.list.first() else {
             let last = self.head.map_or(0, |(_, head)| head.last_number);
-            return (self.before.saturating_add(1)..=last).take(MISSING_MAX).collect();
+            return (self.number_before().saturating_add(1)..=last).take(MISSING_MAX).collect();
         };
         let have: BTreeSet<u64> = self.list.iter().map(|session| session.open.number).collect();
-        let from = if self.before_known { self.before.saturating_add(1) } else { 1 };
+        let from = self.number_before().saturating_add(1);
         let last = have.last().copied().unwrap_or(0).max(self.head.map_or(0, |(_, head)| head.last_number));
         let out_of_order = self.list.windows(2).any(|pair| pair[0].open.number >= pair[1].open.number);
         let gaps = (from..=last).filter(|number| !have.contains(number));

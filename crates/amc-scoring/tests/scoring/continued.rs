@@ -16,8 +16,12 @@ struct Case {
     shown_before: bool,
 }
 
-/// A session with a call that goes on in another one, where the call's receipt is shown.
 fn report(case: Case) -> Report {
+    world(case).score(&shipped(), 14)
+}
+
+/// A session with a call that goes on in another one, where the call's receipt is shown.
+fn world(case: Case) -> World {
     let mut world = World::new();
     world.next_day();
     let bot = world.agent.clone();
@@ -28,6 +32,7 @@ fn report(case: Case) -> Report {
     if case.shown_before {
         world.trace(&bot, first, vec![result.clone()]);
     }
+    world.wait_s(3_600);
     let second = world.open(&bot, SessionPurpose::Agent);
     if case.says_so {
         world.say(&bot, second, Tier::Observed, SessionContinues { previous: first });
@@ -41,7 +46,7 @@ fn report(case: Case) -> Report {
     world.exit(&bot, second, 0);
     world.seal(&bot, second, SessionOutcome::Sealed);
     world.cosign();
-    world.score(&shipped(), 14)
+    world
 }
 
 const WHOLE: Case = Case { says_so: true, probed: true, shown_before: false };
@@ -76,4 +81,15 @@ fn a_receipt_shown_in_both_sessions_is_shown_twice() {
     let report = report(Case { shown_before: true, ..WHOLE });
     assert!(has(&report, FindingCode::TraceReceiptReplay));
     assert_eq!(report.correlation.valid, 1);
+}
+
+#[test]
+fn a_receipt_of_the_session_before_counts_also_where_the_window_begins_between_them() {
+    let world = world(WHOLE);
+    // They opened an hour apart.
+    let at = (world.now.wall_ns + 1_000_000_000, 1_800);
+    let report = world.score_of(&shipped(), at, (&world.evidence.events, &world.audit.events), None, None);
+    assert_eq!((report.sessions.len(), report.sessions_before), (1, 1));
+    assert_eq!(report.correlation.valid, 1, "{:#?}", report.findings);
+    assert!(!has(&report, FindingCode::TraceEventHashNotFound));
 }
