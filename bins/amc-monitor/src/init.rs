@@ -7,7 +7,7 @@ use amc_core::{SOFTWARE, WorkspaceName};
 use amc_crypto::signer::{CheckpointSigner, Cosigner as _, EventSigner as _};
 use amc_crypto::{TrustPolicy, VerifierKey};
 use amc_ledger::Signers;
-use amc_vault::{ScryptParams, Vault};
+use amc_vault::{LogKey, ScryptParams, Vault, WitnessKey};
 use amc_workspace::home::{self, Home, HomeError};
 use amc_workspace::{Answer, Failure, Opening, SystemClock, hardening};
 use serde::Serialize;
@@ -76,17 +76,22 @@ fn create(home: &Home, name: &WorkspaceName, opening: &Opening) -> Result<Create
     if dir.join("segments").is_dir() {
         return Ok(created);
     }
-    let opened = LogOpened {
+    let opened = log_opened(&log, &witness);
+    let log = Arc::new(log);
+    let signers = Signers { event: log.clone(), checkpoint: log };
+    let clock = SystemClock::new().map_err(Failure::unable)?;
+    amc_ledger::create(&dir, opened, &signers, &clock).map_err(|error| log_failure(&error))?;
+    Ok(created)
+}
+
+/// The first event of a monitor's first log.
+pub(crate) fn log_opened(log: &LogKey, witness: &WitnessKey) -> LogOpened {
+    LogOpened {
         origin: log.origin().to_owned(),
         role: Role::Monitor,
         log_public: log.public_key().to_digest(),
         witness_public: witness.verifier_key().public().to_digest(),
         software: SOFTWARE.to_owned(),
         predecessor: None,
-    };
-    let log = Arc::new(log);
-    let signers = Signers { event: log.clone(), checkpoint: log };
-    let clock = SystemClock::new().map_err(Failure::unable)?;
-    amc_ledger::create(&dir, opened, &signers, &clock).map_err(|error| log_failure(&error))?;
-    Ok(created)
+    }
 }

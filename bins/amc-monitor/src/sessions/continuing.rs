@@ -15,7 +15,8 @@ use super::{Sessions, new_session, refusal, submit_opening};
 
 impl Sessions {
     /// Has each wrapped session whose time has come go on in another one. `surroundings` says what holds for a new
-    /// session of an agent: what is declared of the boundary, and what is registered of it.
+    /// session of an agent: what is declared of the boundary, and what is registered of it. One that cannot go on now
+    /// does not hold up the others.
     pub(crate) fn continue_old(
         &self,
         writer: &Writer,
@@ -23,7 +24,8 @@ impl Sessions {
         surroundings: impl Fn(&AgentId) -> Result<(BoundaryMode, Option<AgentRegistered>), Refusal>,
     ) -> Result<(), Refusal> {
         let old = self.live().to_continue(clock.now().wall_ns);
-        old.into_iter().try_for_each(|session| self.go_on(writer, clock, session, &surroundings))
+        let tried = old.into_iter().map(|session| self.go_on(writer, clock, session, &surroundings));
+        tried.fold(Ok(()), Result::and)
     }
 
     fn go_on(
@@ -67,15 +69,15 @@ mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
     use std::sync::{Arc, Mutex};
 
-    use amc_core::kinds::{Fields, Isolation, LogOpened, Role, SessionOutcome, SessionPurpose};
-    use amc_core::{Instant, SOFTWARE, WorkspaceName};
-    use amc_crypto::signer::{Cosigner as _, EventSigner as _};
+    use amc_core::kinds::{Fields, Isolation, Role, SessionOutcome, SessionPurpose};
+    use amc_core::{Instant, WorkspaceName};
     use amc_evidence::Event;
     use amc_ledger::{LogReader, Signers};
     use amc_vault::{Passphrase, ScryptParams, Vault};
     use amc_workspace::home;
     use amc_workspace::protocol::operator::SessionRequest;
 
+    use super::super::Opened;
     use super::super::live::NS_PER_DAY;
     use super::*;
 
@@ -104,14 +106,7 @@ mod tests {
                 .create(Role::Monitor, &passphrase, ScryptParams::new(17, 8, 1).expect("the least"))
                 .expect("a vault");
             let (log, witness) = keys.into_log_and_witness();
-            let opened = LogOpened {
-                origin: log.origin().to_owned(),
-                role: Role::Monitor,
-                log_public: log.public_key().to_digest(),
-                witness_public: witness.verifier_key().public().to_digest(),
-                software: SOFTWARE.to_owned(),
-                predecessor: None,
-            };
+            let opened = crate::init::log_opened(&log, &witness);
             let log = Arc::new(log);
             let signers = Signers { event: log.clone(), checkpoint: log };
             let clock = Arc::new(Hours(AtomicI64::new(1)));
@@ -119,6 +114,17 @@ mod tests {
             amc_ledger::create(&place, opened, &signers, &*clock).expect("a log");
             let writer = Writer::open(&place, signers, clock.clone()).expect("it opens");
             Log { dir, clock, writer }
+        }
+
+        fn open(&self, sessions: &Sessions, agent: &str) -> Opened {
+            let request = SessionRequest {
+                agent: AgentId::new(agent).expect("an id"),
+                purpose: SessionPurpose::Agent,
+                isolation: Isolation::Namespaces,
+                argv: vec!["agent".to_owned()],
+                artifact: None,
+            };
+            sessions.open(&self.writer, &*self.clock, BoundaryMode::Isolated, request).expect("it opens")
         }
 
         fn at(&self, hour: i64) {
@@ -146,14 +152,7 @@ mod tests {
     #[test]
     fn a_wrapped_session_goes_on_in_another_that_names_it() {
         let (log, sessions) = (Log::new(), Sessions::default());
-        let request = SessionRequest {
-            agent: AgentId::new("bot").expect("an id"),
-            purpose: SessionPurpose::Agent,
-            isolation: Isolation::Namespaces,
-            argv: vec!["agent".to_owned()],
-            artifact: None,
-        };
-        let opened = sessions.open(&log.writer, &*log.clock, BoundaryMode::Isolated, request).expect("it opens");
+        let opened = log.open(&sessions, "bot");
         let token = amc_crypto::sha256(opened.token.as_bytes());
         let declared = || Ok(BoundaryMode::Isolated);
         let grant = |sessions: &Sessions| sessions.authorize(&log.writer, &*log.clock, declared, &token);
@@ -197,15 +196,7 @@ mod tests {
     #[test]
     fn a_session_that_ends_does_not_go_on_and_a_stop_seals_both() {
         let (log, sessions) = (Log::new(), Sessions::default());
-        let request = |agent: &str| SessionRequest {
-            agent: AgentId::new(agent).expect("an id"),
-            purpose: SessionPurpose::Agent,
-            isolation: Isolation::None,
-            argv: Vec::new(),
-            artifact: None,
-        };
-        let open = |agent| sessions.open(&log.writer, &*log.clock, BoundaryMode::Isolated, request(agent));
-        let (one, two) = (open("one").expect("it opens").session, open("two").expect("it opens").session);
+        let [one, two] = ["one", "two"].map(|agent| log.open(&sessions, agent).session);
         sessions.seal(&log.writer, one, SessionOutcome::Sealed).expect("the end");
         log.at(23);
         let asked = Mutex::new(Vec::new());
@@ -229,5 +220,21 @@ mod tests {
             _ => None,
         });
         assert_eq!(outcome(next.expect("it went on")), Some(SessionOutcome::Interrupted));
+    }
+
+    #[test]
+    fn one_that_cannot_go_on_does_not_hold_up_the_others() {
+        let (log, sessions) = (Log::new(), Sessions::default());
+        let opened = ["one", "two", "three"].map(|agent| log.open(&sessions, agent).session);
+        log.at(23);
+        let only_three = |agent: &AgentId| match agent.as_str() {
+            "three" => surroundings(agent),
+            _ => Err(Refusal::Invalid("its configuration does not parse".to_owned())),
+        };
+        assert!(sessions.continue_old(&log.writer, &*log.clock, only_three).is_err());
+        let went_on = opened.map(|session| sessions.continued_in(session).is_some());
+        assert_eq!(went_on, [false, false, true]);
+        sessions.continue_old(&log.writer, &*log.clock, surroundings).expect("mended since");
+        assert!(opened.iter().all(|session| sessions.continued_in(*session).is_some()));
     }
 }
