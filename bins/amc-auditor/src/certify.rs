@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use amc_bundle::certificate::{
     CertificatePlan, VALIDITY_DAYS_MAX, certificate_statement, pack_certificate, revocation_statement,
 };
-use amc_bundle::gate::{PolicyFile, PolicyTrust, pinned_policy_keys, vsa_statement};
+use amc_bundle::gate::{PolicyFile, vsa_statement};
 use amc_bundle::{GateCall, Judgement, Payloads, Revocation, inspect, judge};
 use amc_core::kinds::{CertificateIssued, CertificateRevoked, Fields, KeyPurpose, Role};
 use amc_core::{AgentId, CertificateId, Clock as _, Digest, RunId, Tier, limits};
 use amc_crypto::signer::StatementSigner as _;
-use amc_crypto::{PublicKey, TrustPolicy, Unverified, VerifierKey};
+use amc_crypto::{PublicKey, TrustPolicy, VerifierKey};
 use amc_evidence::{Draft, Event, SignedEvent};
 use amc_ledger::LogReader;
 use amc_workspace::duration::seconds;
@@ -141,13 +141,10 @@ fn issue_from(
     if !judgement.is_allowed() {
         return Ok(denied(plan, &judgement));
     }
-    let pinned = pinned_policy_keys(&unlocked.policy);
-    let keys = key.as_ref().map_or(pinned.as_slice(), std::slice::from_ref);
-    let signed = Unverified::new(policy.file()).verify(&PolicyTrust { keys, digest: None }).map_err(Failure::bad)?;
+    let signed = judgement.policy.as_ref().expect("only a policy that somebody trusted signed allows");
     let text = std::str::from_utf8(&policy.bytes).map_err(|_| Failure::wrong("the policy is not UTF-8"))?;
     let not_after_s = not_before_s + plan.valid_for;
-    let says =
-        CertificatePlan { report: &report, policy: text, signed: &signed, not_before_s, not_after_s }.predicate();
+    let says = CertificatePlan { report: &report, policy: text, signed, not_before_s, not_after_s }.predicate();
     let envelope =
         unlocked.envelopes.sign_statement(&certificate_statement(&says, &report)).map_err(Failure::unable)?;
     let certificate_sha256 = amc_crypto::sha256(envelope.to_json().as_bytes());

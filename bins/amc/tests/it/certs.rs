@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::answer::Answer;
 use crate::home::{TestHome, bare_command, command_in, until};
+use crate::rotation::rotate;
 
 /// A home with a VALID run of `support` and a policy that it passes; `None` where no run can be VALID.
 struct Issuer {
@@ -175,6 +176,21 @@ fn the_one_revocation_that_counts_is_found_among_hundreds() {
     revoke(&id, &dir.join("250.json"));
     let revoked = issuer.elsewhere(&verify).ends(1);
     assert_eq!(revoked.errors().into_iter().collect::<Vec<_>>(), ["CERT_REVOKED"]);
+}
+
+#[test]
+fn a_policy_under_the_auditors_new_key_certifies() {
+    let Some(issuer) = Issuer::new() else { return };
+    rotate(&issuer.home, "auditor", "log");
+    issuer.sign_policy(r#"{"agentId": "support", "minOverallBp": 0}"#);
+    // A run of before and one of after the change, each under the trust policy of before.
+    let (before, _) = issuer.issued();
+    issuer.elsewhere(&["cert", "verify", &before.display().to_string()]).ends(0);
+    let run = issuer.home.json(&["run", "--agent", "support"]).ends(0).data()["run_id"].clone();
+    let issuer = Issuer { run: run.as_str().expect("a run id").to_owned(), ..issuer };
+    let after = issuer.home.beside("after.amccert");
+    issuer.certify(&after, &[]).ends(0);
+    issuer.elsewhere(&["cert", "verify", &after.display().to_string()]).ends(0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::bundle_more::{CALL, with_receipt};
 use crate::home::{Scored, TestHome, copy_dir, model};
 use crate::services::Up;
 
-fn rotate(home: &TestHome, role: &str, key: &str) -> Value {
+pub(crate) fn rotate(home: &TestHome, role: &str, key: &str) -> Value {
     home.json(&["vault", "rotate-keys", "--role", role, "--key", key]).ends(0).data()
 }
 

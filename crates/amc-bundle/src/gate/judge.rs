@@ -47,6 +47,9 @@ pub struct Judgement {
     pub bundle_sha256: Digest,
     /// SHA-256 of the policy's bytes.
     pub policy_sha256: Digest,
+    /// The policy, where a trusted key signed it.
+    #[serde(skip)]
+    pub policy: Option<Verified<SignedPolicy>>,
     /// When it was judged, nanoseconds since the epoch.
     #[serde(skip)]
     pub judged_ns: i64,
@@ -101,16 +104,17 @@ pub fn judge(bundle: impl Read, call: &GateCall<'_>) -> Result<Judgement, GateEr
         None => policy,
     };
     let mut findings = verdict.findings.clone();
-    let decision = match policy {
-        Ok(policy) => decide(&verdict, &policy, call.now_ns),
+    let decision = match &policy {
+        Ok(policy) => decide(&verdict, policy, call.now_ns),
         Err(error) => {
             findings.push(Finding::error(error.code(), "policy", error.to_string()));
-            unsigned(&error)
+            unsigned(error)
         }
     };
     let (bundle_sha256, _) = hashed.hasher.finish();
     let policy_sha256 = amc_crypto::sha256(call.policy.bytes);
-    Ok(Judgement { decision, findings, verdict, bundle_sha256, policy_sha256, judged_ns: call.now_ns })
+    let (policy, judged_ns) = (policy.ok(), call.now_ns);
+    Ok(Judgement { decision, findings, verdict, bundle_sha256, policy_sha256, policy, judged_ns })
 }
 
 /// The policy under what a verified bundle teaches of keys: the pinned auditor may have changed its key since,
