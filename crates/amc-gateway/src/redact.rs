@@ -95,7 +95,7 @@ impl Redactor {
         let mut table = [false; 256];
         let exact = self.provider_keys.iter().map(|key| key.as_str()).chain([lease]);
         let own = self.prefixes.iter().map(String::as_str);
-        let shapes = SHAPES.iter().map(|shape| shape.prefix).chain([PEM_BEGIN, JWT_BEGIN]).chain(own);
+        let shapes = SHAPES.iter().chain([&LEASE]).map(|shape| shape.prefix).chain([PEM_BEGIN, JWT_BEGIN]).chain(own);
         for first in exact.chain(shapes).filter_map(|text| text.bytes().next()) {
             table[usize::from(first)] = true;
         }
@@ -129,7 +129,7 @@ impl Redactor {
         if let Some((start, end)) = cookie_at(rest) {
             return Some(Found { start: at + start, end: at + end, rule: "cookie" });
         }
-        if let Some(len) = SHAPES.iter().find_map(|shape| shape.len_at(rest)) {
+        if let Some(len) = SHAPES.iter().chain([&LEASE]).find_map(|shape| shape.len_at(rest)) {
             return found(len, "key-shape");
         }
         let own = self.prefixes.iter().find_map(|prefix| key_len(prefix, OWN_KEY_BYTES_MIN, rest));
@@ -369,10 +369,12 @@ const JWT_BEGIN: &str = "eyJ";
 
 const JWT_PART_BYTES_MIN: usize = 2;
 
+/// Leases of others: secrets, and no keys of a provider.
+const LEASE: Shape = Shape { prefix: "amc-lease-", min: 32 };
+
 /// Keys known by how they begin, as their issuers publish it for secret scanners.
-const SHAPES: [Shape; 41] = [
+const SHAPES: [Shape; 40] = [
     Shape { prefix: "sk-", min: 17 },
-    Shape { prefix: "amc-lease-", min: 32 },
     Shape { prefix: "sk_live_", min: 16 },
     Shape { prefix: "sk_test_", min: 16 },
     Shape { prefix: "rk_live_", min: 16 },
@@ -444,6 +446,7 @@ mod tests {
             ("eyJh0.eyJz.c2ln1234567", "bearer ", " ", "authorization"),
             (pem, "", " end", "private-key"),
             ("acme_live_12345678", "key=", ",", "configured"),
+            ("amc-lease-0123456789abcdef0123456789abcdef", "another's: ", ".", "key-shape"),
             ("sk-abcdefghijklmnopqrst", "KEY:\\n", "\\n", "key-shape"),
             ("sk-abcdefghijklmnopqrst", "x\\u000a", "\\u000a", "key-shape"),
             ("AKIAABCDEFGHIJKLMNOP", "k%3D%22", "%22", "key-shape"),
@@ -505,5 +508,6 @@ mod tests {
     fn real_keys_are_told_from_placeholders() {
         assert!(has_key_shape("sk-proj-0123456789abcdefghij"));
         assert!(!has_key_shape("sk-short") && !has_key_shape("not-needed") && !has_key_shape("EMPTY"));
+        assert!(!has_key_shape(&format!("amc-lease-{}", "0123456789abcdef".repeat(3))), "no provider takes a lease");
     }
 }

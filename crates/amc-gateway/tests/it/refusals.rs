@@ -35,12 +35,14 @@ async fn nobody_called(rig: &Rig, upstream: &Upstream) {
 async fn without_a_valid_lease_nothing_passes() {
     let (rig, upstream) = Rig::with_upstream("").await;
     let real = "sk-proj-abcdefghijklmnopqrstuvwxyz012345";
+    let unknown = format!("Bearer amc-lease-{}", "0123456789abcdef".repeat(3));
     for (header, value, says) in [
         ("x-none", "", "no lease came where the client puts its key"),
         ("authorization", "Bearer stranger", "no lease has this token"),
         ("x-api-key", "stranger", "no lease has this token"),
         ("api-key", &ALICE[1..], "no lease has this token"),
         ("authorization", &format!("Bearer {real}"), "a provider's key came in authorization"),
+        ("authorization", &unknown, "the token in authorization is no valid lease"),
     ] {
         let answer = rig.client.post(rig.url("/openai/v1/chat/completions")).header(header, value).body("{}");
         let answer = answer.send().await.unwrap();
