@@ -93,10 +93,25 @@ fn run(root: &Path, steps: &[&Step]) -> Vec<Outcome> {
 fn table(outcomes: &[Outcome]) -> String {
     let line = |outcome: &Outcome| {
         let word = if outcome.result.is_ok() { "passed" } else { "FAILED" };
-        format!("{word}  {:<18} {:>7.1} s", outcome.name, outcome.took.as_secs_f64())
+        let line = format!("{word}  {:<18} {:>7.1} s", outcome.name, outcome.took.as_secs_f64());
+        // Said again: the step's own output may be far above by now.
+        match &outcome.result {
+            Ok(()) => line,
+            Err(failure) => format!("{line}\n{}", end_of(&failure.to_string())),
+        }
     };
     outcomes.iter().map(line).collect::<Vec<_>>().join("\n")
 }
+
+/// The last lines of a failure, indented.
+fn end_of(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = lines.iter().skip(lines.len().saturating_sub(REASON_LINES)).map(|line| format!("        {line}"));
+    shown.collect::<Vec<_>>().join("\n")
+}
+
+/// Lines of a failure that the table shows.
+const REASON_LINES: usize = 12;
 
 fn counts(outcomes: &[Outcome]) -> (usize, usize) {
     let passed = outcomes.iter().filter(|outcome| outcome.result.is_ok()).count();
@@ -145,7 +160,10 @@ mod tests {
         let outcomes = run(Path::new("."), &[&bad, &good]);
         assert_eq!(counts(&outcomes), (1, 1));
         let table = table(&outcomes);
-        assert!(table.starts_with("FAILED  bad") && table.contains("passed  good"), "{table}");
+        assert!(
+            table.starts_with("FAILED  bad") && table.contains("\n        no\n") && table.contains("passed  good"),
+            "{table}"
+        );
     }
 
     #[test]

