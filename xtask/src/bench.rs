@@ -26,6 +26,8 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
             "--locked",
             "--workspace",
             "--bins",
+            "--example",
+            "slow-disk",
         ]))?;
     }
     process::pass_through(

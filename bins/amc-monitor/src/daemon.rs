@@ -13,6 +13,7 @@ use amc_core::kinds::{AgentRegistered, ConfigLoaded, GatewayReloaded, MonitorSta
 use amc_core::{AgentId, Clock as _, SOFTWARE, Tier};
 use amc_evidence::{Draft, LogState};
 use amc_ledger::{AppendError, LogReader, ReadError};
+use amc_workspace::generation::Generation;
 use amc_workspace::home::HomeError;
 use amc_workspace::protocol::Refusal;
 use amc_workspace::{AgentConfig, Answer, Failure, Opening, SignedFile, agent_of_path};
@@ -21,7 +22,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::leases::LeaseBook;
-use crate::sessions::Sessions;
+use crate::sessions::{Changes, Sessions};
 use crate::unlock::{Unlocked, unlock};
 use crate::{channels, gateway, hourly, operator};
 
@@ -146,12 +147,14 @@ pub(crate) fn start(opening: &Opening, while_used: bool, detach: bool) -> Result
     }
     let (stop, stopped) = channel();
     let operators = bind(&core.home.monitor_socket())?;
+    // Before the socket: whoever finds that one finds this one too.
+    let changes = changes(&core)?;
     let gateways = bind(&core.home.gateway_socket())?;
     watch_signals(stop.clone())?;
     let leases = leases(&core)?;
     let daemon = Arc::new(Daemon {
         core,
-        sessions: Sessions::with_leases(leases),
+        sessions: Sessions::with_leases(leases, changes),
         client_ids: gateway::ClientIds::default(),
         gateway: Mutex::new(None),
         configs: Mutex::new(BTreeMap::new()),
@@ -178,6 +181,16 @@ pub(crate) fn start(opening: &Opening, while_used: bool, detach: bool) -> Result
     say_ready(&daemon);
     wait(&stopped);
     finish(&daemon)
+}
+
+/// Where the gateway sees that what it was told of a lease counts no more; also when the log takes nothing more.
+fn changes(core: &Unlocked) -> Result<Changes, Failure> {
+    let path = core.home.gateway_generation();
+    let describe = |error| Failure::unable(format!("cannot make {}: {error}", path.display()));
+    let changes = Changes::of(Arc::new(Generation::create(&path).map_err(describe)?));
+    let told = changes.clone();
+    core.writer.on_stop(move || told.advance());
+    Ok(changes)
 }
 
 /// The leases that the log knows.
@@ -275,9 +288,9 @@ fn finish(daemon: &Daemon) -> Result<Answer, Failure> {
     let events = core.writer.with_state(LogState::size);
     core.writer.append(Draft::new(Tier::Observed, MonitorStopped { events }), None).map_err(Failure::unable)?;
     core.writer.publish().map_err(Failure::unable)?;
-    for socket in [core.home.monitor_socket(), core.home.gateway_socket()] {
-        // A socket file that stays is replaced at the next start.
-        let _ = std::fs::remove_file(socket);
+    for file in [core.home.monitor_socket(), core.home.gateway_socket(), core.home.gateway_generation()] {
+        // A file that stays is replaced at the next start.
+        let _ = std::fs::remove_file(file);
     }
     Ok(Answer::default())
 }

@@ -4,6 +4,7 @@
 //! gateway chooses no agent, no session, no tier and no byte that is signed as an event.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +14,11 @@ use amc_core::kinds::{Fields, Role};
 use amc_core::{AgentId, Digest, LeaseId, RequestId, Tier};
 use amc_crypto::signer::ReceiptSigner as _;
 use amc_evidence::{Draft, Event, receipt};
-use amc_ledger::{Appended, LogReader, Pending};
+use amc_ledger::{AppendError, Appended, LogReader, Pending};
 use amc_workspace::protocol::gateway::{
     GatewayEvent, GatewayFields, GatewayReply, GatewayRequest, ReceiptPair, Recorded, Welcome,
 };
-use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, read_frame, write_frame};
+use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, encode_frame, read_frame};
 
 use crate::daemon::{Daemon, RunningGateway};
 use crate::sessions::refusal;
@@ -26,16 +27,46 @@ use crate::{channels, operator, probes};
 /// Answers under way on one connection: as many flushes as a busy gateway can overlap.
 const UNDER_WAY: usize = 1024;
 
+/// Answers that go out in one write; each may have a receipt to sign first, for which the others wait.
+const WRITTEN_TOGETHER: usize = 16;
+
 enum Answer {
     Ready(GatewayReply),
-    Durable(Pending),
+    Durable { pending: Pending, receipt: bool },
 }
 
-/// Where answers are written: from the thread that waits for flushes, and before it what needs none.
+impl Answer {
+    /// Waits for the flush, where it hangs on one.
+    fn wait(self, daemon: &Daemon) -> GatewayReply {
+        match self {
+            Answer::Ready(reply) => reply,
+            Answer::Durable { pending, receipt } => settled(daemon, pending.wait(), receipt),
+        }
+    }
+
+    /// The reply where nothing has to be waited for.
+    fn now(self, daemon: &Daemon) -> Result<GatewayReply, Self> {
+        match self {
+            Answer::Ready(reply) => Ok(reply),
+            Answer::Durable { pending, receipt } => match pending.now() {
+                Ok(appended) => Ok(settled(daemon, appended, receipt)),
+                Err(pending) => Err(Answer::Durable { pending, receipt }),
+            },
+        }
+    }
+}
+
+fn settled(daemon: &Daemon, appended: Result<Appended, AppendError>, receipt: bool) -> GatewayReply {
+    match appended {
+        Ok(appended) => GatewayReply::Recorded(recorded(daemon, &appended, receipt)),
+        Err(error) => GatewayReply::Refused(refusal(error)),
+    }
+}
+
+/// Where answers are written: from the thread that waits for flushes, and from the other what needs none.
 type Replies = Arc<Mutex<UnixStream>>;
 
-/// Serves one connection. Requests are taken in order and answers given in order; those that wait
-/// for a flush do not hold up the taking.
+/// Serves one connection. Requests are taken in order. What needs no flush is answered at once, and the rest in order.
 pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
     let Ok(writer) = stream.try_clone() else { return };
     let replies: Replies = Arc::new(Mutex::new(writer));
@@ -47,12 +78,15 @@ pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
     let mut is_gateway = false;
     while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(&mut reader) {
         is_gateway |= matches!(body, GatewayRequest::Started(_));
-        let announces = matches!(body, GatewayRequest::Announce(_));
+        let notice = matches!(body, GatewayRequest::Record { notice: true, .. });
         let answer = take(daemon, pid, body).unwrap_or_else(|refused| Answer::Ready(GatewayReply::Refused(refused)));
-        if announces && matches!(answer, Answer::Durable(_)) && !write(&replies, id, GatewayReply::Accepted) {
-            break;
-        }
-        if answers.send((id, answer)).is_err() {
+        let goes_on = match answer {
+            Answer::Ready(reply) => write(&replies, &[(id, reply)]),
+            durable => {
+                (!notice || write(&replies, &[(id, GatewayReply::Accepted)])) && answers.send((id, durable)).is_ok()
+            }
+        };
+        if !goes_on {
             break;
         }
     }
@@ -64,25 +98,37 @@ pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
     let _ = answering.join();
 }
 
+/// Answers that became durable with one flush go out in a few writes.
 fn give(daemon: &Daemon, replies: &Replies, given: &Receiver<(u64, Answer)>) {
-    for (id, answer) in given {
-        let body = match answer {
-            Answer::Ready(reply) => reply,
-            Answer::Durable(pending) => match pending.wait() {
-                Ok(appended) => GatewayReply::Recorded(recorded(daemon, &appended)),
-                Err(error) => GatewayReply::Refused(refusal(error)),
-            },
-        };
-        if !write(replies, id, body) {
+    let mut next = None;
+    while let Some((id, answer)) = next.take().or_else(|| given.recv().ok()) {
+        let mut batch = vec![(id, answer.wait(daemon))];
+        while batch.len() < WRITTEN_TOGETHER
+            && let Ok((id, answer)) = given.try_recv()
+        {
+            match answer.now(daemon) {
+                Ok(reply) => batch.push((id, reply)),
+                Err(answer) => {
+                    next = Some((id, answer));
+                    break;
+                }
+            }
+        }
+        if !write(replies, &batch) {
             return;
         }
     }
 }
 
-fn write(replies: &Replies, id: u64, body: GatewayReply) -> bool {
+fn write(replies: &Replies, batch: &[(u64, GatewayReply)]) -> bool {
+    let mut bytes = Vec::new();
+    for (id, body) in batch {
+        let Ok(frame) = encode_frame(&Frame { id: *id, body }) else { return false };
+        bytes.extend_from_slice(&frame);
+    }
     // A panic within a write leaves half a frame, which the other side takes for the end.
     let mut writer = replies.lock().unwrap_or_else(PoisonError::into_inner);
-    write_frame(&mut *writer, &Frame { id, body }).is_ok()
+    writer.write_all(&bytes).is_ok()
 }
 
 fn take(daemon: &Arc<Daemon>, pid: Option<i32>, request: GatewayRequest) -> Result<Answer, Refusal> {
@@ -115,7 +161,10 @@ fn take(daemon: &Arc<Daemon>, pid: Option<i32>, request: GatewayRequest) -> Resu
             let grant = daemon.sessions.authorize(&core.writer, &core.clock, declared, &token_sha256)?;
             Ok(Answer::Ready(GatewayReply::Lease(grant)))
         }
-        GatewayRequest::Record(event) | GatewayRequest::Announce(event) => record(daemon, *event),
+        GatewayRequest::Record { event, receipt, .. } => {
+            let pending = record(daemon, *event)?;
+            Ok(Answer::Durable { pending, receipt })
+        }
         GatewayRequest::Receipts { lease, request_id } => receipts(daemon, &lease, &request_id),
         GatewayRequest::ProbePlan { lease } => probes::plan(daemon, &lease).map(Answer::Ready),
         GatewayRequest::Probe(report) => probes::take(daemon, *report).map(Answer::Ready),
@@ -144,7 +193,7 @@ fn welcome(daemon: &Daemon) -> Result<Answer, Refusal> {
     }))))
 }
 
-fn record(daemon: &Daemon, event: GatewayEvent) -> Result<Answer, Refusal> {
+fn record(daemon: &Daemon, event: GatewayEvent) -> Result<Pending, Refusal> {
     let GatewayEvent { lease, session, fields, payload } = event;
     let own = daemon.sessions.of_lease(&lease, session);
     let (agent, session) = own.ok_or_else(|| Refusal::LeaseInvalid(format!("{lease} belongs to no open session")))?;
@@ -189,7 +238,7 @@ fn record(daemon: &Daemon, event: GatewayEvent) -> Result<Answer, Refusal> {
     if let Some((client_id, request_id)) = chosen {
         daemon.client_ids.insert(agent, client_id, request_id);
     }
-    Ok(Answer::Durable(pending))
+    Ok(pending)
 }
 
 /// The ids that agents chose for their newest calls, each with the gateway's own. Receipts of older
@@ -226,8 +275,9 @@ impl ClientIds {
 /// Some megabytes at most; clients ask soon or not at all.
 const CLIENT_IDS_MAX: usize = 16_384;
 
-fn recorded(daemon: &Daemon, appended: &Appended) -> Recorded {
-    let receipt = mint(daemon, &appended.event, &appended.fields, appended.hash);
+fn recorded(daemon: &Daemon, appended: &Appended, receipt: bool) -> Recorded {
+    let mint = || mint(daemon, &appended.event, &appended.fields, appended.hash);
+    let receipt = receipt.then(mint).flatten();
     Recorded { index: appended.index, event_hash: appended.hash, receipt }
 }
 

@@ -14,7 +14,7 @@ use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::LeaseLimits;
 use amc_workspace::protocol::operator::{IssuedLease, LeaseOrder, LeaseSummary};
 
-use crate::sessions::{random, refusal};
+use crate::sessions::{Changes, random, refusal};
 
 /// The leases of a log.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(crate) struct Lease {
     pub(crate) agent: AgentId,
     /// What it may be used for.
     pub(crate) limits: LeaseLimits,
-    expires_ns: i64,
+    pub(crate) expires_ns: i64,
     revoked: bool,
 }
 
@@ -134,7 +134,7 @@ impl LeaseBook {
     }
 
     /// Ends a lease: it does not hold from here on, and the log says so before this returns.
-    pub(crate) fn revoke(&mut self, writer: &Writer, lease: &LeaseId) -> Result<(), Refusal> {
+    pub(crate) fn revoke(&mut self, writer: &Writer, changes: &Changes, lease: &LeaseId) -> Result<(), Refusal> {
         let known = self.leases.get_mut(lease);
         let known =
             known.ok_or_else(|| Refusal::Invalid(format!("no lease {lease} was issued; see `amc lease list`")))?;
@@ -143,6 +143,7 @@ impl LeaseBook {
         }
         // First: a lease whose end could not be written down is ended all the same.
         known.revoked = true;
+        changes.advance();
         let revoked = LeaseRevoked { lease: lease.clone() };
         let draft = Draft { agent: Some(known.agent.clone()), ..Draft::new(Tier::Observed, revoked) };
         writer.append(draft, None).map_err(refusal)?;

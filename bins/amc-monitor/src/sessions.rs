@@ -21,6 +21,7 @@ use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::{LeaseGrant, LeaseLimits};
 use amc_workspace::protocol::operator::{IssuedLease, LeaseOrder, LeaseSummary, SessionRequest};
 
+pub(crate) use self::live::Changes;
 use self::live::{Kind, Live, NS_PER_DAY, Open};
 use crate::leases::LeaseBook;
 
@@ -37,6 +38,7 @@ pub(crate) struct Sessions {
     /// Held while a session goes on in another, or begins its end: never both at once.
     turning: Mutex<()>,
     settled: Condvar,
+    changes: Changes,
 }
 
 /// A session that was just opened.
@@ -47,9 +49,10 @@ pub(crate) struct Opened {
 }
 
 impl Sessions {
-    /// No session is open; the leases are those of a log.
-    pub(crate) fn with_leases(book: LeaseBook) -> Self {
-        Sessions { book: Mutex::new(book), ..Sessions::default() }
+    /// No session is open; the leases are those of a log. Changes of what they are worth are said there.
+    pub(crate) fn with_leases(book: LeaseBook, changes: Changes) -> Self {
+        let live = Mutex::new(Live::with_changes(changes.clone()));
+        Sessions { live, book: Mutex::new(book), changes, ..Sessions::default() }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -122,22 +125,26 @@ impl Sessions {
             return Ok(grant);
         }
         let now_ns = clock.now().wall_ns;
-        let (lease, agent, limits) = {
+        let (lease, agent, limits, expires_ns) = {
             let book = self.book();
             let unknown = || Refusal::LeaseInvalid("no open session has this lease".to_owned());
             let (id, lease) = book.of_token(token_sha256).ok_or_else(unknown)?;
             if let Some(why) = lease.why_not(id, now_ns) {
                 return Err(Refusal::LeaseInvalid(why));
             }
-            (id.clone(), lease.agent.clone(), lease.limits.clone())
+            (id.clone(), lease.agent.clone(), lease.limits.clone(), lease.expires_ns)
         };
         let day = now_ns.div_euclid(NS_PER_DAY);
+        let bounded = |grant: LeaseGrant| {
+            let holds_until_ns = grant.holds_until_ns.min(expires_ns);
+            LeaseGrant { holds_until_ns, ..grant }
+        };
         if let Some(grant) = self.live().grant(&lease, Some(day), &limits) {
-            return Ok(grant);
+            return Ok(bounded(grant));
         }
         let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(grant) = self.live().grant(&lease, Some(day), &limits) {
-            return Ok(grant);
+            return Ok(bounded(grant));
         }
         let session = new_session(clock)?;
         let plan = SessionPlan {
@@ -151,8 +158,9 @@ impl Sessions {
         submit_opening(writer, &agent, session, declared()?, plan)?.wait()?;
         let mut live = self.live();
         live.close(&lease, now_ns);
-        live.insert(session, Open::new(agent.clone(), lease.clone(), Kind::Day(day)));
-        Ok(LeaseGrant { lease, agent, session, limits })
+        live.insert(session, Open::new(agent, lease.clone(), Kind::Day(day)));
+        let grant = live.grant(&lease, Some(day), &limits);
+        grant.map(bounded).ok_or_else(|| Refusal::LeaseInvalid(format!("{lease} has ended")))
     }
 
     /// The agent and the open session that evidence of a lease belongs to: the one that it names,
@@ -207,7 +215,7 @@ impl Sessions {
 
     /// Ends a lease by hand at once; its session is sealed when what is under way has ended.
     pub(crate) fn revoke(&self, writer: &Writer, clock: &impl Clock, lease: &LeaseId) -> Result<(), Refusal> {
-        let revoked = self.book().revoke(writer, lease);
+        let revoked = self.book().revoke(writer, &self.changes, lease);
         self.live().close(lease, clock.now().wall_ns);
         revoked
     }

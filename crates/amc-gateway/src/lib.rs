@@ -20,6 +20,7 @@ pub mod egress;
 mod error;
 mod facts;
 mod forward;
+mod granted;
 mod harden;
 mod headers;
 mod limits;

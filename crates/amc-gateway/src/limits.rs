@@ -112,6 +112,7 @@ mod tests {
             agent: AgentId::new("bot").expect("an id"),
             session: SessionId::from_parts(1, [0; 10]),
             limits,
+            holds_until_ns: 0,
         }
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use amc_core::kinds::{EgressStarted, GatewayReloaded, GatewayStarted, ProbeAttempt};
 use amc_core::{Digest, LeaseId};
+use amc_workspace::generation::GenerationReader;
 use amc_workspace::protocol::gateway::{
     GatewayEvent, GatewayReply, GatewayRequest, LeaseGrant, ReceiptPair, Recorded, ReportedProbe, Welcome,
 };
@@ -25,6 +26,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::GatewayError;
+use crate::granted::Granted;
 
 /// A request that brought no answer of the kind it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +170,8 @@ pub struct Socket {
     evidence: StdUnixStream,
     lookups: StdUnixStream,
     file: OwnedFd,
+    /// Opened for the same reason; without it every call is asked for.
+    generation: Option<GenerationReader>,
 }
 
 impl Socket {
@@ -180,7 +184,8 @@ impl Socket {
         let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let file = file.map_err(|error| missing(error.into()))?;
         let connect = || StdUnixStream::connect(path).map_err(missing);
-        Ok(Socket { evidence: connect()?, lookups: connect()?, file })
+        let generation = GenerationReader::open(&path.with_extension("generation")).ok();
+        Ok(Socket { evidence: connect()?, lookups: connect()?, file, generation })
     }
 
     /// The socket's file, by which is seen later whether it was taken away; its path may be out of reach
@@ -201,14 +206,16 @@ pub(crate) struct Monitor {
     evidence: Channel,
     lookups: Channel,
     taking: AtomicBool,
+    granted: Granted,
 }
 
 impl Monitor {
     /// Says hello on both connections.
     pub(crate) async fn connect(socket: Socket) -> Result<(Self, Welcome), GatewayError> {
+        let granted = Granted::new(socket.generation);
         let (evidence, welcome) = greet(socket.evidence).await?;
         let (lookups, _) = greet(socket.lookups).await?;
-        Ok((Monitor { evidence, lookups, taking: AtomicBool::new(true) }, welcome))
+        Ok((Monitor { evidence, lookups, taking: AtomicBool::new(true), granted }, welcome))
     }
 
     /// Reports that the gateway listens.
@@ -216,10 +223,20 @@ impl Monitor {
         self.report(GatewayRequest::Started(started)).await
     }
 
-    /// Whose lease a token is, by its SHA-256.
+    /// Whose lease a token is, by its SHA-256: as the monitor would say it now.
     pub(crate) async fn authorize(&self, token_sha256: Digest) -> Result<LeaseGrant, ChannelError> {
+        // Read before asking: what changes in between makes the answer one that is not used again.
+        let generation = self.granted.generation().filter(|_| self.is_taking());
+        if let Some(grant) = generation.and_then(|generation| self.granted.known(&token_sha256, generation)) {
+            return Ok(grant);
+        }
         match self.look_up(GatewayRequest::Authorize { token_sha256 }).await? {
-            GatewayReply::Lease(grant) => Ok(grant),
+            GatewayReply::Lease(grant) => {
+                if let Some(generation) = generation {
+                    self.granted.note(token_sha256, generation, &grant);
+                }
+                Ok(grant)
+            }
             _ => Err(ChannelError::Unexpected),
         }
     }
@@ -249,15 +266,15 @@ impl Monitor {
         }
     }
 
-    /// Appends evidence; returns when it is durable. `accept` hears before when the log has taken it.
+    /// Appends evidence; returns when it is durable, with a receipt where one is asked for. `accept` hears before
+    /// when the log has taken it.
     pub(crate) async fn record(
         &self,
         event: GatewayEvent,
+        receipt: bool,
         accept: Option<oneshot::Sender<()>>,
     ) -> Result<Recorded, ChannelError> {
-        let event = Box::new(event);
-        let announces = accept.is_some();
-        let request = if announces { GatewayRequest::Announce(event) } else { GatewayRequest::Record(event) };
+        let request = GatewayRequest::Record { event: Box::new(event), receipt, notice: accept.is_some() };
         let answer = match self.evidence.ask_and_hear(request, accept).await {
             Ok(GatewayReply::Recorded(recorded)) => Ok(recorded),
             Ok(_) => Err(ChannelError::Unexpected),

@@ -138,7 +138,8 @@ pub(crate) async fn submit(
 ) -> Result<Recorded, ChannelError> {
     let LeaseGrant { lease, session, .. } = &call.grant;
     let event = GatewayEvent { lease: lease.clone(), session: *session, fields, payload };
-    let recorded = gateway.monitor.record(event, accept).await;
+    // Without durable receipts no head waits for one; they are made when somebody asks.
+    let recorded = gateway.monitor.record(event, call.settings.is_durable(), accept).await;
     if let Err(error) = &recorded {
         gateway.metrics.evidence_failed();
         log::warn("evidence_not_recorded", &json!({"request_id": call.request_id, "why": error.to_string()}));

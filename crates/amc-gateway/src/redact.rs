@@ -29,6 +29,16 @@ pub(crate) struct Redacted {
     pub(crate) rules: Vec<&'static str>,
 }
 
+/// What may begin with a byte.
+#[derive(Clone, Copy)]
+enum First {
+    Nothing,
+    /// What begins a word.
+    Word,
+    /// What counts anywhere.
+    Any,
+}
+
 /// One secret within a text.
 struct Found {
     start: usize,
@@ -58,7 +68,11 @@ impl Redactor {
         let mut copied = 0;
         let mut at = 0;
         while at < bytes.len().min(keep) {
-            let found = if first_bytes[usize::from(bytes[at])] { self.secret_at(lease, bytes, at) } else { None };
+            let found = match first_bytes[usize::from(bytes[at])] {
+                First::Nothing => None,
+                First::Word if is_plainly_within_token(bytes, at) => None,
+                First::Word | First::Any => self.secret_at(lease, bytes, at),
+            };
             let Some(found) = found else {
                 at += 1;
                 continue;
@@ -90,20 +104,22 @@ impl Redactor {
         format!("[amc:redacted:{}]", hex(&commitment.as_bytes()[..8]))
     }
 
-    /// Bytes with which a secret, or what leads to one, may begin.
-    fn first_bytes(&self, lease: &str) -> [bool; 256] {
-        let mut table = [false; 256];
-        let exact = self.provider_keys.iter().map(|key| key.as_str()).chain([lease]);
+    /// What may begin with each byte.
+    fn first_bytes(&self, lease: &str) -> [First; 256] {
+        let mut table = [First::Nothing; 256];
         let own = self.prefixes.iter().map(String::as_str);
-        let shapes = SHAPES.iter().chain([&LEASE]).map(|shape| shape.prefix).chain([PEM_BEGIN, JWT_BEGIN]).chain(own);
-        for first in exact.chain(shapes).filter_map(|text| text.bytes().next()) {
-            table[usize::from(first)] = true;
+        let shapes = SHAPES.iter().chain([&LEASE]).map(|shape| shape.prefix).chain([JWT_BEGIN]).chain(own);
+        for first in shapes.filter_map(|text| text.bytes().next()) {
+            table[usize::from(first)] = First::Word;
         }
-        table[usize::from(b'?')] = true;
-        table[usize::from(b'&')] = true;
         for first in VALUE_NAMES.iter().chain(&COOKIE_NAMES).filter_map(|name| name.bytes().next()) {
-            table[usize::from(first)] = true;
-            table[usize::from(first.to_ascii_uppercase())] = true;
+            table[usize::from(first)] = First::Word;
+            table[usize::from(first.to_ascii_uppercase())] = First::Word;
+        }
+        // These count also within a word.
+        let exact = self.provider_keys.iter().map(|key| key.as_str()).chain([lease, PEM_BEGIN, "?", "&"]);
+        for first in exact.filter_map(|text| text.bytes().next()) {
+            table[usize::from(first)] = First::Any;
         }
         table
     }
@@ -194,6 +210,12 @@ fn jwt_len(bytes: &[u8]) -> Option<usize> {
     let at = first + 1 + second;
     let third = bytes.get(at).filter(|dot| **dot == b'.').map_or(0, |_| 1 + token_len(&bytes[at + 1..]));
     (second >= JWT_PART_BYTES_MIN && third > 0).then_some(at + third)
+}
+
+/// Whether what stands at `at` goes on a word, as far as four bytes say it: most bytes of a text do, and are passed over.
+fn is_plainly_within_token(bytes: &[u8], at: usize) -> bool {
+    let before = |count: usize| at.checked_sub(count).map_or(0, |at| bytes[at]);
+    is_token(before(1)) && before(2) != b'\\' && before(3) != b'%' && before(6) != b'\\'
 }
 
 /// Whether what follows `before` goes on a word. The letter of an escape (`\n`, `\u000a`, `%22`) is

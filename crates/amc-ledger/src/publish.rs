@@ -1,11 +1,13 @@
 //! The publisher: stores full tiles and replaces the `checkpoint` file behind the flushes.
 //!
 //! Producers do not wait for it. It always publishes the newest checkpoint, so under load several
-//! flushes share one replacement, and what readers see was durable before.
+//! flushes share one replacement, and what readers see was durable before. Replacements that nobody
+//! waits for keep a distance ([`APART`]): one costs about as much as a flush, on the same disk.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use amc_crypto::Note;
 
@@ -16,6 +18,9 @@ use crate::tiles::Tile;
 
 /// Called once, with the reason, when publishing failed.
 pub(crate) type OnFailure = Box<dyn Fn(&str) + Send>;
+
+/// Between two replacements that nobody waits for: as old as `checkpoint` may be beside a busy writer.
+const APART: Duration = Duration::from_millis(25);
 
 /// The publisher's shared side.
 pub(crate) struct Publisher {
@@ -28,6 +33,8 @@ struct State {
     tiles: Vec<Tile>,
     wanted: (u64, Note),
     published: (u64, Note),
+    /// The size that somebody waits for.
+    awaited: u64,
     failed: Option<String>,
     closing: bool,
 }
@@ -46,6 +53,7 @@ impl Publisher {
             tiles: Vec::new(),
             wanted: (size, note.clone()),
             published: (size, note),
+            awaited: 0,
             failed: None,
             closing: false,
         };
@@ -77,6 +85,8 @@ impl Publisher {
     pub(crate) fn wait(&self) -> Result<Note, String> {
         let mut state = self.state();
         let target = state.wanted.0;
+        state.awaited = target.max(state.awaited);
+        self.changed.notify_all();
         loop {
             if let Some(why) = &state.failed {
                 return Err(why.clone());
@@ -106,8 +116,10 @@ impl Publisher {
     }
 
     fn run(&self, files: &Files, on_failure: &OnFailure, feed: Option<&Sender<u64>>) {
-        while let Some((tiles, (size, note))) = self.take() {
+        let mut not_before = Instant::now();
+        while let Some((tiles, (size, note))) = self.take(not_before) {
             let stored = store(files, &tiles, &note);
+            not_before = Instant::now() + APART;
             let mut state = self.state();
             match stored {
                 Ok(()) => state.published = (size, note),
@@ -128,16 +140,23 @@ impl Publisher {
         let _ = files.sync_dir("");
     }
 
-    fn take(&self) -> Option<(Vec<Tile>, (u64, Note))> {
+    fn take(&self, not_before: Instant) -> Option<(Vec<Tile>, (u64, Note))> {
         let mut state = self.state();
         loop {
-            if state.wanted.0 > state.published.0 {
+            let left = not_before.saturating_duration_since(Instant::now());
+            let is_due = state.closing || state.awaited > state.published.0 || left.is_zero();
+            let is_behind = state.wanted.0 > state.published.0;
+            if is_behind && is_due {
                 return Some((std::mem::take(&mut state.tiles), state.wanted.clone()));
             }
             if state.closing {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = if is_behind {
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
         }
     }
 }

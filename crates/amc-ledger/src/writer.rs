@@ -8,8 +8,8 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use amc_core::kinds::{Fields, KeyPurpose, KeyRotated, LogOpened, kind_name};
@@ -98,6 +98,18 @@ impl Pending {
     pub fn wait(self) -> Result<Appended, AppendError> {
         self.reply.recv().unwrap_or(Err(AppendError::Closed))
     }
+
+    /// What [`Pending::wait`] would return at once.
+    ///
+    /// # Errors
+    /// Itself, where the flush is not over.
+    pub fn now(self) -> Result<Result<Appended, AppendError>, Self> {
+        match self.reply.try_recv() {
+            Ok(appended) => Ok(appended),
+            Err(TryRecvError::Empty) => Err(self),
+            Err(TryRecvError::Disconnected) => Ok(Err(AppendError::Closed)),
+        }
+    }
 }
 
 /// The one writer of a log. Producers share it by reference; each append waits for its flush.
@@ -115,6 +127,7 @@ pub struct Writer {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    on_stop: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -155,6 +168,10 @@ impl Shared {
             let _ = job.reply.send(Err(AppendError::Stopped(why.to_owned())));
         }
         self.changed.notify_all();
+        drop(queue);
+        if let Some(on_stop) = self.on_stop.get() {
+            on_stop();
+        }
     }
 }
 
@@ -194,6 +211,7 @@ impl Writer {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue { note: Some(note.clone()), ..Queue::default() }),
             changed: Condvar::new(),
+            on_stop: OnceLock::new(),
         });
         let index = index.map(Feeder::start).transpose().map_err(OpenError::Thread)?;
         let stopper = Arc::clone(&shared);
@@ -263,6 +281,11 @@ impl Writer {
     /// [`AppendError`], as the next append would have it.
     pub fn is_taking(&self) -> Result<(), AppendError> {
         self.shared.queue().is_open()
+    }
+
+    /// Has somebody called when a failure ends the taking of events; the first one that asks for it.
+    pub fn on_stop(&self, call: impl Fn() + Send + Sync + 'static) {
+        self.shared.on_stop.get_or_init(|| Box::new(call));
     }
 
     /// Looks at the log's state: size, sessions, agents. It may include events of the flush under

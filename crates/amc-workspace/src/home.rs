@@ -180,6 +180,11 @@ impl Home {
         self.root.join("run/gateway.sock")
     }
 
+    /// The number that changes with what the monitor would say of a lease ([`crate::generation`]).
+    pub fn gateway_generation(&self) -> PathBuf {
+        self.root.join("run/gateway.generation")
+    }
+
     /// The socket of the process that holds the auditor's keys.
     pub fn auditor_socket(&self) -> PathBuf {
         self.root.join("run/auditor.sock")

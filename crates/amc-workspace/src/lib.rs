@@ -12,6 +12,7 @@ pub mod call;
 pub mod clock;
 pub mod config;
 pub mod duration;
+pub mod generation;
 pub mod hardening;
 pub mod home;
 pub mod opening;

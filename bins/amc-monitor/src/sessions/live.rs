@@ -1,9 +1,11 @@
 //! What is open now: sessions, the leases that they belong to, and when each is over.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use amc_core::{AgentId, Digest, LeaseId, SessionId};
 use amc_evidence::SessionPlan;
+use amc_workspace::generation::Generation;
 use amc_workspace::protocol::gateway::{LeaseGrant, LeaseLimits};
 
 /// How long a session in which nothing begins any more stays open for what began in it.
@@ -26,6 +28,26 @@ pub(super) struct Live {
     pub(super) sessions: HashMap<SessionId, Open>,
     /// The session that another one goes on in, open or not, and the lease of both.
     continued: HashMap<SessionId, (LeaseId, SessionId)>,
+    /// Told of whatever changes what [`Live::grant`] gives.
+    changes: Changes,
+}
+
+/// Where it is said that what was told of a lease counts no more. By default nobody listens.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Changes(Option<Arc<Generation>>);
+
+impl Changes {
+    /// Said in this number.
+    pub(crate) const fn of(generation: Arc<Generation>) -> Self {
+        Changes(Some(generation))
+    }
+
+    /// Says it.
+    pub(crate) fn advance(&self) {
+        if let Some(generation) = &self.0 {
+            generation.advance();
+        }
+    }
 }
 
 /// One open session.
@@ -73,26 +95,37 @@ impl Open {
 }
 
 impl Live {
+    pub(super) fn with_changes(changes: Changes) -> Self {
+        Live { changes, ..Live::default() }
+    }
+
     pub(super) fn insert(&mut self, session: SessionId, open: Open) {
         self.current.insert(open.lease.clone(), session);
         self.sessions.insert(session, open);
+        self.changes.advance();
     }
 
     pub(super) fn remove(&mut self, session: SessionId) -> Option<Open> {
         self.current.retain(|_, known| *known != session);
-        self.sessions.remove(&session)
+        let removed = self.sessions.remove(&session);
+        self.changes.advance();
+        removed
     }
 
     pub(super) fn grant(&self, lease: &LeaseId, day: Option<i64>, limits: &LeaseLimits) -> Option<LeaseGrant> {
         let session = *self.current.get(lease)?;
         let open = self.sessions.get(&session).filter(|open| open.day() == day && open.closing_since_ns.is_none())?;
-        Some(LeaseGrant { lease: lease.clone(), agent: open.agent.clone(), session, limits: limits.clone() })
+        // A wrapped session's end is said when it comes.
+        let holds_until_ns = day.map_or(i64::MAX, |day| (day + 1).saturating_mul(NS_PER_DAY));
+        let (lease, agent, limits) = (lease.clone(), open.agent.clone(), limits.clone());
+        Some(LeaseGrant { lease, agent, session, limits, holds_until_ns })
     }
 
     pub(super) fn close(&mut self, lease: &LeaseId, now_ns: i64) {
         for open in self.sessions.values_mut().filter(|open| open.lease == *lease) {
             open.closing_since_ns.get_or_insert(now_ns);
         }
+        self.changes.advance();
     }
 
     pub(super) fn take_over(&mut self, now_ns: i64) -> Vec<(SessionId, AgentId)> {
@@ -131,6 +164,7 @@ impl Live {
     pub(super) fn end_lease(&mut self, lease: &LeaseId) {
         self.by_token.retain(|_, known| known != lease);
         self.continued.retain(|_, (known, _)| known != lease);
+        self.changes.advance();
     }
 }
 

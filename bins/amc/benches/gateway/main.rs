@@ -66,6 +66,7 @@ fn compare(each: Duration) {
             row(place, connections, &sample, direct_us, cpu_us);
         }
     }
+    slow_disk(upstream.address, each);
     open_loop(&places, &at_32, each);
     streams(&places, each);
     large(&places);
@@ -80,6 +81,17 @@ fn row(place: &Place, connections: usize, sample: &Sample, direct_us: u64, cpu_u
         place.name,
         sample.per_second()
     );
+}
+
+/// What group commit makes of a disk that gives 200 flushes a second.
+fn slow_disk(upstream: std::net::SocketAddr, each: Duration) {
+    let workspace = Workspace::on_slow_disk(upstream, "durable");
+    let place = Place::gateway(workspace, "durable, 200 flushes/s");
+    Load::closed(&place, 256, Duration::from_millis(500));
+    let before = place.cpu();
+    let sample = Load::closed(&place, 256, each);
+    let cpu_us = place.cpu().saturating_sub(before).as_micros() as f64 / sample.calls().max(1) as f64;
+    row(&place, 256, &sample, 0, cpu_us);
 }
 
 /// Calls at a fixed rate, half of what each place can do at 32 connections, counted from when they were due.

@@ -117,6 +117,18 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub(crate) fn new(upstream: SocketAddr, receipts: &str) -> Self {
+        Self::on_disk(upstream, receipts, None)
+    }
+
+    /// One whose disk gives 200 flushes a second.
+    pub(crate) fn on_slow_disk(upstream: SocketAddr, receipts: &str) -> Self {
+        let amc = binary("amc");
+        let library = amc.with_file_name("examples").join("libslow_disk.so");
+        assert!(library.is_file(), "`cargo xtask bench gateway` builds {}", library.display());
+        Self::on_disk(upstream, receipts, Some(&library))
+    }
+
+    fn on_disk(upstream: SocketAddr, receipts: &str, preloaded: Option<&Path>) -> Self {
         let dir = tempfile::Builder::new().prefix("amc-").tempdir().expect("a temporary directory");
         let amc = |arguments: &[&str]| amc(dir.path(), arguments);
         amc(&["init", "--name", "bench", "--agent", "bench"]);
@@ -126,7 +138,8 @@ impl Workspace {
         let text = fs::read_to_string(&file).expect("it was just written");
         fs::write(&file, format!("{text}receipts: {receipts}\nmetrics: null\n")).expect("it is written");
         amc(&["config", "sign", "gateway.yaml"]);
-        let up = amc(&["up"]);
+        let preload = preloaded.map(|library| ("LD_PRELOAD", library));
+        let up = amc_with(dir.path(), &["up"], preload);
         let token = amc(&["lease", "issue", "--agent", "bench"])["token"].as_str().expect("a token").to_owned();
         let listen = up["gateway"]["listen"].as_str().and_then(|text| text.parse().ok()).expect("an address");
         let monitor = u32::try_from(up["monitor"]["pid"].as_u64().expect("a process")).expect("a process id");
@@ -142,12 +155,17 @@ impl Drop for Workspace {
 }
 
 fn amc(dir: &Path, arguments: &[&str]) -> serde_json::Value {
+    amc_with(dir, arguments, None)
+}
+
+fn amc_with(dir: &Path, arguments: &[&str], variable: Option<(&str, &Path)>) -> serde_json::Value {
     let mut command = Command::new(binary("amc"));
     command
         .arg("--json")
         .args(arguments)
         .env("AMC_HOME", dir.join("home"))
-        .env("AMC_VAULT_PASSPHRASE", "a bench's own");
+        .env("AMC_VAULT_PASSPHRASE", "a bench's own")
+        .envs(variable);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().expect("amc starts");
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("an answer in JSON");
     assert!(output.status.success(), "amc {arguments:?}: {answer}");

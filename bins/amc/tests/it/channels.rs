@@ -84,7 +84,8 @@ fn record(
     fields: GatewayFields,
     payload: Option<CapturedPayload>,
 ) -> GatewayReply {
-    client.call(GatewayRequest::Record(Box::new(GatewayEvent { lease, session, fields, payload }))).expect("an answer")
+    let event = Box::new(GatewayEvent { lease, session, fields, payload });
+    client.call(GatewayRequest::Record { event, receipt: true, notice: false }).expect("an answer")
 }
 
 /// What a socket sends back before it closes the connection.

@@ -78,7 +78,7 @@ impl TestMonitor {
     fn serve(&self, stream: UnixStream) {
         let (mut reader, mut writer) = Connection::new(stream).unwrap().split();
         while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(&mut reader) {
-            if matches!(body, GatewayRequest::Announce(_)) && self.accepts() {
+            if matches!(body, GatewayRequest::Record { notice: true, .. }) && self.accepts() {
                 write_frame(&mut writer, &Frame { id, body: GatewayReply::Accepted }).unwrap();
                 self.state(|state| state.accepted += 1);
             }
@@ -119,7 +119,7 @@ impl TestMonitor {
                     (None, None) => GatewayReply::Refused(Refusal::LeaseInvalid("no lease has this token".into())),
                 }
             }
-            GatewayRequest::Record(event) | GatewayRequest::Announce(event) => self.record(*event),
+            GatewayRequest::Record { event, .. } => self.record(*event),
             GatewayRequest::ProbePlan { .. } | GatewayRequest::Probe(_) => {
                 GatewayReply::Refused(Refusal::Invalid("probes are tried against the real monitor".into()))
             }
@@ -301,6 +301,7 @@ pub(crate) fn grant(token_sha256: Digest) -> Option<LeaseGrant> {
         agent: AgentId::new(["alice", "bob"][usize::from(number)]).unwrap(),
         session: SessionId::from_parts(1_700_000_000_000, [number; 10]),
         limits: LeaseLimits::default(),
+        holds_until_ns: 0,
     })
 }
 

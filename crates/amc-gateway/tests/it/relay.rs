@@ -284,6 +284,8 @@ async fn an_answer_before_the_end_of_the_request_passes() {
     more.send(Ok("the beginning")).await.unwrap();
     let answer = rig.start(rig.post("/openai/v1/files", reqwest::Body::wrap_stream(pieces)));
     let mut peer = upstream.accept().await;
+    // An answer before its request has begun is none.
+    peer.receive_head().await;
     peer.send("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nno!").await;
     let answer = answer.await.unwrap();
     assert_eq!(

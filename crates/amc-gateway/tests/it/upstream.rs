@@ -68,15 +68,20 @@ impl Upstream {
 }
 
 impl Peer {
-    /// Reads a request: its head, and its body by Content-Length or chunks.
-    pub(crate) async fn receive(&mut self) -> Received {
+    /// Reads a request's head.
+    pub(crate) async fn receive_head(&mut self) -> String {
         let head_len = loop {
             if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
             }
             assert!(self.more().await > 0, "the connection closed within a head");
         };
-        let head = String::from_utf8(self.buffer.drain(..head_len).collect()).unwrap();
+        String::from_utf8(self.buffer.drain(..head_len).collect()).unwrap()
+    }
+
+    /// Reads a request: its head, and its body by Content-Length or chunks.
+    pub(crate) async fn receive(&mut self) -> Received {
+        let head = self.receive_head().await;
         let mut received = Received { head, body: Vec::new() };
         if let Some(len) = received.header("content-length") {
             let len: usize = len.parse().unwrap();

@@ -29,7 +29,14 @@ pub enum GatewayRequest {
         token_sha256: Digest,
     },
     /// Append evidence; the answer comes when it is durable.
-    Record(Box<GatewayEvent>),
+    Record {
+        /// What was observed, and for whom.
+        event: Box<GatewayEvent>,
+        /// The answer is to carry the event's receipt.
+        receipt: bool,
+        /// [`GatewayReply::Accepted`] is to come before: as soon as the log has taken the event.
+        notice: bool,
+    },
     /// The receipts of a call of the lease's agent, by the gateway's request id or the client's own.
     Receipts {
         /// Who asks: two agents may choose the same id.
@@ -37,9 +44,6 @@ pub enum GatewayRequest {
         /// Either id.
         request_id: String,
     },
-    /// As [`GatewayRequest::Record`], with [`GatewayReply::Accepted`] before: as soon as the log has
-    /// taken the event, and before answers that wait for a flush.
-    Announce(Box<GatewayEvent>),
     /// The egress proxy listens.
     EgressStarted(EgressStarted),
     /// The gateway has read its configuration again.
@@ -230,6 +234,9 @@ pub struct LeaseGrant {
     pub session: SessionId,
     /// What it may be used for.
     pub limits: LeaseLimits,
+    /// Wall time (nanoseconds since the epoch) from which on the monitor has to be asked again, whatever
+    /// [`crate::generation`] says.
+    pub holds_until_ns: i64,
 }
 
 /// What a lease may be used for. The default bounds nothing: what `amc wrap` gives its agent.
