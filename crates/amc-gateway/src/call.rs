@@ -104,7 +104,12 @@ async fn call(
     }
     let body = if call.grant.limits.models.is_empty() { Source::Agent(body) } else { held(&call, body).await? };
     let outgoing = Outgoing { method: head.method, url, headers, body, trailers };
-    forward::forward(gateway, Arc::new(call), outgoing, slot).await
+    let call = Arc::new(call);
+    tokio::select! {
+        answered = forward::forward(gateway, Arc::clone(&call), outgoing, slot) => answered,
+        // What was under way is dropped, and with it finished and recorded.
+        () = call.lease_ends(gateway) => Err(Failure::lease_invalid(LEASE_ENDED.to_owned())),
+    }
 }
 
 /// A body that a lease's models are to be compared with: it is read whole first.
@@ -170,6 +175,8 @@ fn new_request_id() -> Result<String, Failure> {
 
 /// Larger requests of a lease with models are refused: they could not be compared unread.
 const HELD_BYTES_MAX: usize = 32 << 20;
+
+const LEASE_ENDED: &str = "the lease was revoked, or its session ended, while the call was under way";
 
 /// The longest registered method has 17 characters.
 const METHOD_BYTES_MAX: usize = 32;

@@ -223,8 +223,8 @@ pub(crate) async fn failed(
 
 /// An answer on its way back.
 pub(crate) async fn deliver(
-    gateway: &Gateway,
-    call: &Call,
+    gateway: &Arc<Gateway>,
+    call: &Arc<Call>,
     mut progress: watch::Receiver<Progress>,
     mut answer: AnswerRecorder,
     response: Response<reqwest::Body>,
@@ -269,7 +269,9 @@ pub(crate) async fn deliver(
     if in_trailer {
         parts.headers.append(header::TRAILER, HeaderValue::from_name(RECEIPT_HEADER));
     }
-    let body = AnswerPassing::new(body, answer, call.settings.idle, in_trailer);
+    let (held, of) = (Arc::clone(gateway), Arc::clone(call));
+    let lease_ends = Box::pin(async move { of.lease_ends(&held).await });
+    let body = AnswerPassing::new(body, answer, lease_ends, call.settings.idle, in_trailer);
     Ok(Response::from_parts(parts, body.boxed_unsync()))
 }
 

@@ -241,6 +241,17 @@ impl Monitor {
         }
     }
 
+    /// Returns when the lease no longer holds, or its session is over: revocation ends what is open, too.
+    pub(crate) async fn lease_ends(&self, token_sha256: Digest) {
+        loop {
+            tokio::time::sleep(LEASE_EVERY).await;
+            let known = self.authorize(token_sha256).await;
+            if matches!(known, Err(ChannelError::Refused(Refusal::LeaseInvalid(_)))) {
+                return;
+            }
+        }
+    }
+
     /// Reports that the egress proxy listens.
     pub(crate) async fn egress_started(&self, started: EgressStarted) -> Result<(), ChannelError> {
         self.report(GatewayRequest::EgressStarted(started)).await
@@ -346,6 +357,9 @@ async fn greet(stream: StdUnixStream) -> Result<(Channel, Welcome), GatewayError
         _ => Err(ChannelError::Unexpected.into()),
     }
 }
+
+/// How soon a revocation ends what is open.
+const LEASE_EVERY: Duration = Duration::from_secs(1);
 
 /// A lookup reads memory; a monitor that takes longer hangs.
 const LOOKUP_MAX: Duration = Duration::from_secs(10);

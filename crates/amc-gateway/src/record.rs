@@ -148,6 +148,11 @@ pub(crate) async fn submit(
 }
 
 impl Call {
+    /// Returns when the lease that it came with no longer holds.
+    pub(crate) async fn lease_ends(&self, gateway: &Gateway) {
+        gateway.monitor.lease_ends(amc_crypto::sha256(self.lease.as_bytes())).await;
+    }
+
     /// A text from outside without secrets, for a field.
     fn text(&self, text: &str, keep: usize) -> String {
         self.settings.redactor.redact_text(&self.lease, text, keep)

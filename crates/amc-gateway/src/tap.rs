@@ -223,9 +223,13 @@ pub(crate) struct AnswerPassing {
     remaining: Option<u64>,
     idle: Pin<Box<Sleep>>,
     idle_max: Duration,
+    lease_ends: LeaseEnds,
     receipt_in_trailer: bool,
     state: Passing,
 }
+
+/// Is ready when the agent may have no more of an answer.
+pub(crate) type LeaseEnds = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 enum Passing {
     Body,
@@ -242,13 +246,15 @@ impl AnswerPassing {
     pub(crate) fn new(
         upstream: reqwest::Body,
         answer: AnswerRecorder,
+        lease_ends: LeaseEnds,
         idle_max: Duration,
         receipt_in_trailer: bool,
     ) -> Self {
         let remaining = upstream.size_hint().exact();
         let idle = Box::pin(tokio::time::sleep(idle_max));
         let state = Passing::Body;
-        let mut passing = AnswerPassing { upstream, answer, remaining, idle, idle_max, receipt_in_trailer, state };
+        let mut passing =
+            AnswerPassing { upstream, answer, remaining, idle, idle_max, lease_ends, receipt_in_trailer, state };
         if passing.remaining == Some(0) && !receipt_in_trailer {
             passing.end(HeaderMap::new());
         }
@@ -273,8 +279,13 @@ impl AnswerPassing {
 
     /// Finishes the evidence and breaks the body at the next poll: hyper writes out what it has when
     /// a body has nothing new, and throws it away when one fails.
-    fn broken(&mut self, error: BodyError, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.answer.finish(CallOutcome::UpstreamTruncated);
+    fn broken(
+        &mut self,
+        outcome: CallOutcome,
+        error: BodyError,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.answer.finish(outcome);
         self.state = Passing::Broken(error);
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -309,6 +320,9 @@ impl Body for AnswerPassing {
             Passing::Broken(_) => return Poll::Ready(self.take_error().map(Err)),
             Passing::Receipt(..) | Passing::Ended => return self.poll_receipt(cx),
         }
+        if self.lease_ends.as_mut().poll(cx).is_ready() {
+            return self.broken(CallOutcome::ClientLeft, "the lease has ended".into(), cx);
+        }
         match Pin::new(&mut self.upstream).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(piece) => {
@@ -324,14 +338,14 @@ impl Body for AnswerPassing {
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
             },
-            Poll::Ready(Some(Err(error))) => self.broken(error.into(), cx),
+            Poll::Ready(Some(Err(error))) => self.broken(CallOutcome::UpstreamTruncated, error.into(), cx),
             Poll::Ready(None) => {
                 self.end(HeaderMap::new());
                 self.poll_receipt(cx)
             }
             Poll::Pending => {
                 ready!(self.idle.as_mut().poll(cx));
-                self.broken("the provider sent nothing for too long".into(), cx)
+                self.broken(CallOutcome::UpstreamTruncated, "the provider sent nothing for too long".into(), cx)
             }
         }
     }

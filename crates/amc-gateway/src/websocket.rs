@@ -111,6 +111,7 @@ impl Tunnel {
                     if ended { CallOutcome::Complete } else { CallOutcome::UpstreamTruncated }
                 }
                 () = gateway.cut() => CallOutcome::ClientLeft,
+                () = self.call.lease_ends(gateway) => CallOutcome::ClientLeft,
             }
         };
         let (sent, received): ((Digest, u64), (Digest, u64)) = (sent.finish(), received.finish());

@@ -1,8 +1,8 @@
 //! Leases by hand, from outside: what they open, what they bound, and how they end.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -127,6 +127,86 @@ fn a_lease_passes_what_it_is_for_and_nothing_else() {
     let key = "authorization: Bearer sk-live-0123456789abcdef0123456789abcdef";
     let refused = call(&listen, key, &json!({}));
     assert!(refused.status == 401 && refused.text.contains("a provider's key came in"), "{}", refused.text);
+}
+
+/// A provider that begins what it is asked for and never ends it.
+fn endless() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut asked = vec![0; 64 * 1024];
+                let len = stream.read(&mut asked).expect("a request");
+                let asked = String::from_utf8_lossy(&asked[..len]).to_ascii_lowercase();
+                let head = match (asked.contains("upgrade: websocket"), asked.contains("/silent")) {
+                    (true, _) => {
+                        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+                    }
+                    (false, true) => "",
+                    (false, false) => {
+                        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+                         f\r\ndata: beginning\r\n"
+                    }
+                };
+                stream.write_all(head.as_bytes()).expect("it is read");
+                // Until the gateway leaves.
+                while stream.read(&mut [0; 64]).is_ok_and(|len| len > 0) {}
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_revocation_ends_what_is_under_way() {
+    let home = TestHome::new();
+    home.route_to(endless());
+    let (_up, data) = Up::start(&home);
+    let listen = listen_of(&data);
+    let (lease, token) = issue(&home, &[]);
+    let begin = |head: &str| {
+        let mut stream = TcpStream::connect(&listen).expect("the gateway listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        let request = format!("{head}\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it is read");
+        stream
+    };
+    let read_until = |stream: &mut TcpStream, mark: &str| {
+        let mut read = Vec::new();
+        while !String::from_utf8_lossy(&read).contains(mark) {
+            let mut piece = [0; 4096];
+            let len = stream.read(&mut piece).expect("more");
+            assert!(len > 0, "no {mark:?} in {:?}", String::from_utf8_lossy(&read));
+            read.extend_from_slice(&piece[..len]);
+        }
+    };
+    let mut stream = begin("GET /openai/v1/stream HTTP/1.1");
+    read_until(&mut stream, "beginning");
+    let mut socket = begin(
+        "GET /openai/v1/realtime HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+    );
+    read_until(&mut socket, "101 ");
+    let mut silent = begin("GET /openai/v1/silent HTTP/1.1\r\nconnection: close");
+    home.amc(&["lease", "revoke", &lease]).ends(0);
+    let mut answer = String::new();
+    silent.read_to_string(&mut answer).expect("an answer to its end");
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("lease_invalid"), "{answer}");
+    for mut open in [stream, socket] {
+        let mut rest = Vec::new();
+        // How a connection ends that is cut is the kernel's concern; a timeout would be ours.
+        let ended = open.read_to_end(&mut rest);
+        let kind = ended.as_ref().err().map(std::io::Error::kind);
+        assert!(!matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{ended:?}");
+        assert!(!String::from_utf8_lossy(&rest).contains("0\r\n\r\n"), "a stream that was cut is not whole");
+    }
+    drop(_up);
+    let calls = home.evidence_of("llm_response");
+    let outcomes: Vec<&Value> = calls.iter().map(|call| &call["fields"]["outcome"]).collect();
+    assert_eq!(outcomes, ["client_left"; 3], "{calls:?}");
+    assert_eq!(home.evidence_of("llm_request").len(), 3);
+    home.json(&["verify"]).ends(0);
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub enum CallOutcome {
     UpstreamTruncated,
     /// The provider could not be reached or did not answer.
     UpstreamFailed,
-    /// The agent left before the end.
+    /// The agent left before the end, or its lease ended.
     ClientLeft,
 }
 

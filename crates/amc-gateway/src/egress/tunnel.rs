@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use amc_core::kinds::{EgressMethod, EgressRefusal, EgressTunnel};
-use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::{GatewayFields, LeaseGrant};
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body_util::BodyExt as _;
@@ -25,7 +24,6 @@ use super::serve::{self, Refused};
 use super::target::Target;
 use crate::body::{AnswerBody, whole};
 use crate::headers;
-use crate::monitor::ChannelError;
 use crate::state::Gateway;
 
 /// A way that is open, and whose it is.
@@ -126,16 +124,8 @@ impl Passage {
         }
     }
 
-    /// Returns when the lease no longer holds: revocation ends what is open, too.
     async fn lease_ends(&self) {
-        let token_sha256 = amc_crypto::sha256(self.token.as_bytes());
-        loop {
-            tokio::time::sleep(LEASE_EVERY).await;
-            let known = self.gateway.monitor.authorize(token_sha256).await;
-            if matches!(known, Err(ChannelError::Refused(Refusal::LeaseInvalid(_)))) {
-                return;
-            }
-        }
+        self.gateway.monitor.lease_ends(amc_crypto::sha256(self.token.as_bytes())).await;
     }
 
     async fn record(&self, counts: &Counts, server_name: Option<String>) {
@@ -247,6 +237,3 @@ const TLS_PORT: u16 = 443;
 
 /// How long a ClientHello may take.
 const HELLO_MAX: Duration = Duration::from_secs(10);
-
-/// How soon a revocation ends an open tunnel.
-const LEASE_EVERY: Duration = Duration::from_secs(5);
