@@ -42,9 +42,9 @@ pub struct Configs<'a> {
 
 impl<'a> Configs<'a> {
     /// From selected records of both logs, sorted by index.
-    pub fn new(evidence: &[&'a EventRecord], audit: &[&'a EventRecord]) -> Self {
+    pub fn new(evidence: &'a [EventRecord], audit: &[&'a EventRecord]) -> Self {
         let mut configs = Configs::default();
-        for record in evidence.iter().copied() {
+        for record in evidence {
             if let (Some(Fields::ConfigLoaded(fields)), None) = (&record.fields, record.event.session) {
                 configs.loads.entry(&fields.path).or_default().push(Load { record, fields });
             }

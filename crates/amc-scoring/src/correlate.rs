@@ -15,7 +15,7 @@ use amc_crypto::note::KeyKind;
 use amc_crypto::{PublicKey, Unverified, VerifierKey};
 use amc_evidence::{EventRecord, KeyHistory, receipt};
 
-use crate::sessions::{Session, Sessions};
+use crate::sessions::Session;
 
 /// Below this ratio the correlation is low.
 pub const RATIO_BP_MIN: u32 = 9_000;
@@ -29,7 +29,7 @@ pub struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     /// From the selected records of the evidence log `origin`, sorted by index.
-    pub fn new(origin: &'a str, evidence: &[&EventRecord]) -> Self {
+    pub fn new(origin: &'a str, evidence: &[EventRecord]) -> Self {
         let spans = evidence.iter().filter_map(|record| {
             let (from, public) = match &record.fields {
                 Some(Fields::LogOpened(opened)) => (0, opened.log_public),
@@ -80,9 +80,9 @@ pub struct Judged<'a> {
 
 /// All trace lines of the agent's counted sessions.
 #[derive(Debug, Clone, Default)]
-pub struct Correlated<'a> {
-    /// The judged lines of each session, by the session's position.
-    pub by_session: Vec<Vec<Judged<'a>>>,
+pub struct Correlated {
+    /// Receipts that were shown, each for one use.
+    shown: BTreeSet<(u8, Digest)>,
     /// Lines about model calls.
     pub lines: u64,
     /// Distinct valid receipts among them.
@@ -99,28 +99,38 @@ pub struct Correlated<'a> {
     pub findings: Vec<Finding>,
 }
 
-impl<'a> Correlated<'a> {
-    /// Judges every trace line of the agent's counted sessions.
-    pub fn new(agent: &AgentId, sessions: &Sessions<'a>, keys: &Keys<'_>) -> Self {
-        let mut all = Correlated::default();
-        let mut shown = BTreeSet::new();
-        for session in &sessions.list {
-            let previous = sessions.continued_by(session);
-            let own = [previous, Some(session)].into_iter().flatten();
-            let events = own.flat_map(|session| &session.records).map(|record| (record.event.index, *record)).collect();
-            let place = Place { agent, session, previous: previous.map(|session| session.id), events };
-            let judged = if session.is_work() { place.judge(keys, &mut shown) } else { Vec::new() };
-            all.count(&place, &judged);
-            all.by_session.push(judged);
+impl Correlated {
+    /// Judges the trace lines of one session of the agent that counts as its work. A session that goes on with another
+    /// one comes after it.
+    pub fn judge<'a>(
+        &mut self,
+        agent: &AgentId,
+        keys: &Keys<'_>,
+        session: &Session,
+        records: &'a [EventRecord],
+        previous: Option<(SessionId, &'a [EventRecord])>,
+    ) -> Vec<Judged<'a>> {
+        if !records.iter().any(|record| matches!(record.fields, Some(Fields::TraceLines(_)))) {
+            return Vec::new();
         }
-        if all.ratio_bp().is_some_and(|ratio_bp| ratio_bp < RATIO_BP_MIN) {
+        let before = previous.map_or(&[][..], |(_, records)| records);
+        let events = before.iter().chain(records).map(|record| (record.event.index, record)).collect();
+        let place = Place { agent, session, records, previous: previous.map(|(id, _)| id), events };
+        let judged = place.judge(keys, &mut self.shown);
+        self.count(&place, &judged);
+        judged
+    }
+
+    /// What is wrong with all of them together.
+    pub fn finish(&mut self, agent: &AgentId) {
+        self.shown.clear();
+        if self.ratio_bp().is_some_and(|ratio_bp| ratio_bp < RATIO_BP_MIN) {
             let what = format!(
                 "{} of {} trace lines about model calls have a receipt that holds; nine in ten is the least",
-                all.valid, all.lines
+                self.valid, self.lines
             );
-            all.findings.push(Finding::warn(FindingCode::TraceCorrelationLow, agent.as_str(), what));
+            self.findings.push(Finding::warn(FindingCode::TraceCorrelationLow, agent.as_str(), what));
         }
-        all
     }
 
     /// Distinct valid receipts ÷ lines about model calls, in basis points; `None` without such lines.
@@ -208,7 +218,8 @@ const fn says(code: FindingCode) -> &'static str {
 /// Where trace lines stand, and the calls that they may be about.
 struct Place<'s, 'a> {
     agent: &'s AgentId,
-    session: &'s Session<'a>,
+    session: &'s Session,
+    records: &'a [EventRecord],
     /// The session that it goes on with, also where that began before the window.
     previous: Option<SessionId>,
     /// The events of both.
@@ -222,7 +233,7 @@ impl<'a> Place<'_, 'a> {
 
     fn judge(&self, keys: &Keys<'_>, shown: &mut BTreeSet<(u8, Digest)>) -> Vec<Judged<'a>> {
         let mut judged = Vec::new();
-        for record in self.session.records.iter().copied() {
+        for record in self.records {
             let Some(Fields::TraceLines(traces)) = &record.fields else { continue };
             for line in &traces.lines {
                 let (worth, named) = self.worth(keys, line);

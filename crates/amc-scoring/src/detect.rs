@@ -15,9 +15,9 @@ use amc_evidence::EventRecord;
 use crate::bank::Limits;
 use crate::coalesce::Collector;
 use crate::configs::Configs;
-use crate::correlate::{Correlated, Judged, Worth};
+use crate::correlate::{Judged, Worth};
 use crate::facts::{Fact, day_of, fact_kind};
-use crate::sessions::{Boundary, Outcome, Session, Sessions};
+use crate::sessions::{Boundary, Outcome, Session};
 
 /// Parts of names of variables that carry secrets; such a variable must not pass to an agent.
 const SECRET_NAME_PARTS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSPHRASE", "CREDENTIAL"];
@@ -51,9 +51,9 @@ impl Exchange<'_> {
 }
 
 /// The calls of a session, by position.
-pub fn exchanges<'a>(session: &Session<'a>) -> Vec<Exchange<'a>> {
-    let mut calls: BTreeMap<u64, Exchange<'a>> = BTreeMap::new();
-    for record in session.records.iter().copied() {
+pub fn exchanges(records: &[EventRecord]) -> Vec<Exchange<'_>> {
+    let mut calls: BTreeMap<u64, Exchange<'_>> = BTreeMap::new();
+    for record in records {
         match &record.fields {
             Some(Fields::LlmRequest(request)) => {
                 calls.insert(record.event.index, Exchange { request_record: record, request, response: None });
@@ -71,38 +71,54 @@ pub fn exchanges<'a>(session: &Session<'a>) -> Vec<Exchange<'a>> {
     calls.into_values().collect()
 }
 
-/// All facts of all counted sessions, coalesced, in a canonical order.
-pub fn detect(
-    sessions: &Sessions<'_>,
-    configs: &Configs<'_>,
-    correlated: &Correlated<'_>,
-    limits: &Limits,
-    mut facts: Collector,
-) -> Vec<Fact> {
-    for (position, session) in sessions.list.iter().enumerate().filter(|(_, session)| session.counted()) {
-        let mut found = Found { session, position, facts: &mut facts };
-        match session.open.purpose {
-            SessionPurpose::Agent => {
-                found.session_facts();
-                found.config_facts(configs);
-                let calls = exchanges(session);
-                found.call_facts(&calls, configs);
-                found.measured_facts(&calls, limits);
-                found.key_facts(&calls);
-                found.egress_facts();
-                found.trace_facts(correlated.by_session.get(position).map_or(&[], Vec::as_slice));
-            }
-            SessionPurpose::Test => found.test_facts(sessions),
-            SessionPurpose::Drill => {}
-        }
+/// What a session is held against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ground<'g, 'c> {
+    pub(crate) configs: &'g Configs<'c>,
+    pub(crate) limits: &'g Limits,
+    /// First and last position of each session of the agent's own work in the window.
+    pub(crate) work: &'g [(u64, u64)],
+}
+
+/// A session with its events, and its position in the run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whole<'s, 'a> {
+    pub(crate) session: &'s Session,
+    pub(crate) records: &'a [EventRecord],
+    pub(crate) position: usize,
+}
+
+/// All facts of a session that counts.
+pub(crate) fn detect(
+    whole: Whole<'_, '_>,
+    ground: Ground<'_, '_>,
+    calls: &[Exchange<'_>],
+    lines: &[Judged<'_>],
+    facts: &mut Collector,
+) {
+    let Whole { session, records, position } = whole;
+    if !session.counted() {
+        return;
     }
-    let mut facts = facts.finish();
-    facts.sort_unstable();
-    facts
+    let mut found = Found { session, records, position, facts };
+    match session.open.purpose {
+        SessionPurpose::Agent => {
+            found.session_facts();
+            found.config_facts(ground.configs);
+            found.call_facts(calls, ground.configs);
+            found.measured_facts(calls, ground.limits);
+            found.key_facts(calls);
+            found.egress_facts();
+            found.trace_facts(lines);
+        }
+        SessionPurpose::Test => found.test_facts(ground.work),
+        SessionPurpose::Drill => {}
+    }
 }
 
 struct Found<'s, 'a, 'f> {
-    session: &'s Session<'a>,
+    session: &'s Session,
+    records: &'a [EventRecord],
     position: usize,
     facts: &'f mut Collector,
 }
@@ -110,7 +126,7 @@ struct Found<'s, 'a, 'f> {
 /// The tier at which an event counts in this session. A hardened event counts as hardened only
 /// under a posture that held at the seal; "attested" counts only with the auditor's verified
 /// attestation, and no kind of this release carries one.
-fn standing(tier: Tier, session: &Session<'_>) -> Tier {
+fn standing(tier: Tier, session: &Session) -> Tier {
     match tier {
         Tier::ObservedHardened if !session.sandboxed => Tier::Observed,
         Tier::Attested => Tier::SelfReported,
@@ -148,7 +164,7 @@ impl<'a> Found<'_, 'a, '_> {
     }
 
     fn at(&self, index: u64) -> Option<&'a EventRecord> {
-        self.session.records.iter().copied().find(|record| record.event.index == index)
+        self.records.iter().find(|record| record.event.index == index)
     }
 
     fn session_facts(&mut self) {
@@ -165,7 +181,7 @@ impl<'a> Found<'_, 'a, '_> {
             self.process_facts(opening);
         }
         let is_probe = |record: &&EventRecord| matches!(record.fields, Some(Fields::BoundaryProbe(_)));
-        let probes: Vec<&EventRecord> = self.session.records.iter().copied().filter(is_probe).collect();
+        let probes: Vec<&EventRecord> = self.records.iter().filter(is_probe).collect();
         if !probes.is_empty() {
             let denied = self.session.boundary == Boundary::Proven;
             self.add("boundary.probe_denied", denied, &[&[opening], probes.as_slice()].concat());
@@ -175,10 +191,10 @@ impl<'a> Found<'_, 'a, '_> {
     fn process_facts(&mut self, opening: &'a EventRecord) {
         let (exits, clean) = self.exits();
         // A process that goes on in the next session ends there.
-        if !exits.is_empty() || !self.session.is_continued() {
+        if !exits.is_empty() || !self.session.is_continued {
             self.add("session.clean_exit", clean, &[&[opening], exits.as_slice()].concat());
         }
-        let built = self.session.records.iter().copied().filter_map(|record| match &record.fields {
+        let built = self.records.iter().filter_map(|record| match &record.fields {
             Some(Fields::EnvironmentBuilt(built)) => Some((record, built)),
             _ => None,
         });
@@ -191,7 +207,7 @@ impl<'a> Found<'_, 'a, '_> {
 
     /// The ends of the session's processes, and whether there is one and all have status 0.
     fn exits(&self) -> (Vec<&'a EventRecord>, bool) {
-        let exits = self.session.records.iter().copied().filter_map(|record| match &record.fields {
+        let exits = self.records.iter().filter_map(|record| match &record.fields {
             Some(Fields::ProcessExit(exit)) => Some((record, exit.code == Some(0))),
             _ => None,
         });
@@ -203,7 +219,7 @@ impl<'a> Found<'_, 'a, '_> {
         let mut reached: BTreeMap<Stream, u64> = BTreeMap::new();
         let mut pieces = Vec::new();
         let mut hole = None;
-        for record in self.session.records.iter().copied() {
+        for record in self.records.iter() {
             let Some(Fields::ProcessOutput(ProcessOutput { stream, offset, len })) = &record.fields else { continue };
             let expected = reached.insert(*stream, offset.saturating_add(*len)).unwrap_or(0);
             if expected != *offset && hole.is_none() {
@@ -219,9 +235,9 @@ impl<'a> Found<'_, 'a, '_> {
         }
     }
 
-    fn config_facts(&mut self, configs: &Configs<'a>) {
+    fn config_facts(&mut self, configs: &Configs<'_>) {
         let opening = self.opening();
-        let end = self.session.seal_index.or(self.session.records.last().map(|record| record.event.index));
+        let end = self.session.seal_index.or(self.records.last().map(|record| record.event.index));
         let loads = configs.in_force(self.session.open_index, end.unwrap_or(self.session.open_index));
         if !loads.is_empty() {
             let bad: Vec<_> = loads.iter().filter(|load| load.fields.state != ConfigState::Signed).collect();
@@ -249,7 +265,7 @@ impl<'a> Found<'_, 'a, '_> {
         }
     }
 
-    fn call_facts(&mut self, calls: &[Exchange<'a>], configs: &Configs<'a>) {
+    fn call_facts(&mut self, calls: &[Exchange<'_>], configs: &Configs<'_>) {
         let mut recovering: BTreeMap<&str, u64> = BTreeMap::new();
         for call in calls.iter().filter(|call| call.is_good()) {
             let newest = recovering.entry(call.request.provider.as_str()).or_insert(call.request_record.event.index);
@@ -288,7 +304,7 @@ impl<'a> Found<'_, 'a, '_> {
         }
     }
 
-    fn measured_facts(&mut self, calls: &[Exchange<'a>], limits: &Limits) {
+    fn measured_facts(&mut self, calls: &[Exchange<'_>], limits: &Limits) {
         let answered: Vec<_> =
             calls.iter().filter(|call| call.is_complete()).filter_map(|call| call.response).collect();
         let (Some(first), Some(last)) = (calls.first(), calls.last()) else { return };
@@ -312,8 +328,8 @@ impl<'a> Found<'_, 'a, '_> {
         }
     }
 
-    fn key_facts(&mut self, calls: &[Exchange<'a>]) {
-        let own_keys: Vec<_> = own_keys(self.session).map(|(record, _)| record).collect();
+    fn key_facts(&mut self, calls: &[Exchange<'_>]) {
+        let own_keys: Vec<_> = own_keys(self.records).map(|(record, _)| record).collect();
         for record in &own_keys {
             self.add("llm.lease_only", false, &[*record]);
         }
@@ -324,19 +340,17 @@ impl<'a> Found<'_, 'a, '_> {
 
     /// A suite's word is its owner's, unless the signed agent configuration names its command and its
     /// executable, and no session of the agent was open that could have touched it.
-    fn test_facts(&mut self, sessions: &Sessions<'_>) {
+    fn test_facts(&mut self, work: &[(u64, u64)]) {
         let opening = self.opening();
         let (exits, clean) = self.exits();
         let passed = clean && self.session.outcome == Outcome::Sealed;
         let mut records = [&[opening], exits.as_slice()].concat();
         let named = self.registered().filter(|(_, registered)| {
-            let open = self.session.open;
+            let open = &self.session.open;
             registered.suites.iter().any(|suite| suite.argv == open.argv && Some(suite.artifact) == open.artifact)
         });
-        let alone = !sessions
-            .list
-            .iter()
-            .any(|other| other.open.purpose == SessionPurpose::Agent && overlap(other, self.session));
+        let own = (self.session.open_index, self.session.seal_index.unwrap_or(u64::MAX));
+        let alone = !work.iter().any(|other| overlap(*other, own));
         match named.filter(|_| alone) {
             Some((registered, _)) => {
                 records.push(registered);
@@ -348,7 +362,7 @@ impl<'a> Found<'_, 'a, '_> {
 
     /// What the signed agent configuration registered when the session began.
     fn registered(&self) -> Option<(&'a EventRecord, &'a AgentRegistered)> {
-        self.session.records.iter().copied().find_map(|record| match &record.fields {
+        self.records.iter().find_map(|record| match &record.fields {
             Some(Fields::AgentRegistered(registered)) => Some((record, registered)),
             _ => None,
         })
@@ -357,8 +371,8 @@ impl<'a> Found<'_, 'a, '_> {
     /// What the egress proxy saw. That nothing else was possible is not said here: a proxy that an
     /// agent may pass by denies nothing, so `egress.default_deny` comes with the sandbox.
     fn egress_facts(&mut self) {
-        let all = self.session.records.iter().copied();
-        let blocked: Vec<_> = egress_blocked(self.session).collect();
+        let all = self.records.iter();
+        let blocked: Vec<_> = egress_blocked(self.records).collect();
         let tunnels: Vec<_> = all.filter(|record| matches!(record.fields, Some(Fields::EgressTunnel(_)))).collect();
         match (blocked.as_slice(), tunnels.as_slice()) {
             ([], []) => {}
@@ -368,7 +382,7 @@ impl<'a> Found<'_, 'a, '_> {
         }
     }
 
-    fn trace_facts(&mut self, lines: &[Judged<'a>]) {
+    fn trace_facts(&mut self, lines: &[Judged<'_>]) {
         for line in lines {
             let id = match line.about {
                 TraceAbout::LlmCall | TraceAbout::LlmResult => "trace.correlated",
@@ -386,28 +400,26 @@ impl<'a> Found<'_, 'a, '_> {
 }
 
 /// The connections that the egress proxy refused in this session.
-pub fn egress_blocked<'a>(session: &Session<'a>) -> impl Iterator<Item = &'a EventRecord> {
-    let all = session.records.iter().copied();
-    all.filter(|record| matches!(record.fields, Some(Fields::EgressBlocked(_))))
+pub fn egress_blocked(records: &[EventRecord]) -> impl Iterator<Item = &EventRecord> {
+    records.iter().filter(|record| matches!(record.fields, Some(Fields::EgressBlocked(_))))
 }
 
 /// Hosts that the agent reached through the egress proxy in this session.
-pub fn egress_hosts<'a>(session: &Session<'a>) -> impl Iterator<Item = &'a str> {
-    session.records.iter().copied().filter_map(|record| match &record.fields {
+pub fn egress_hosts(records: &[EventRecord]) -> impl Iterator<Item = &str> {
+    records.iter().filter_map(|record| match &record.fields {
         Some(Fields::EgressTunnel(tunnel)) => Some(tunnel.host.as_str()),
         _ => None,
     })
 }
 
 /// Whether two sessions were open at the same time.
-fn overlap(a: &Session<'_>, b: &Session<'_>) -> bool {
-    let end = |session: &Session<'_>| session.seal_index.unwrap_or(u64::MAX);
-    a.open_index < end(b) && b.open_index < end(a)
+const fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
+    a.0 < b.1 && b.0 < a.1
 }
 
 /// The keys of its own that the agent sent in this session.
-pub fn own_keys<'a>(session: &Session<'a>) -> impl Iterator<Item = (&'a EventRecord, &'a AgentKeyIgnored)> {
-    session.records.iter().copied().filter_map(|record| match &record.fields {
+pub fn own_keys(records: &[EventRecord]) -> impl Iterator<Item = (&EventRecord, &AgentKeyIgnored)> {
+    records.iter().filter_map(|record| match &record.fields {
         Some(Fields::AgentKeyIgnored(ignored)) => Some((record, ignored)),
         _ => None,
     })

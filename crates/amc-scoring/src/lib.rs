@@ -27,6 +27,7 @@ pub mod explain;
 pub mod facts;
 pub mod gate;
 pub mod integrity;
+mod judge;
 pub mod question;
 pub mod render;
 pub mod report;
@@ -34,14 +35,17 @@ pub mod reported;
 pub mod score;
 pub mod select;
 pub mod sessions;
+pub mod source;
 mod summary;
+mod upstreams;
 
 pub use bank::{Bank, BankError, SHIPPED_BANK};
 pub use claims::{Claims, ClaimsError, Target, TargetError};
 pub use explain::explain;
 pub use report::{Label, Report, Status};
 pub use score::{ScoreInput, score};
-pub use select::{select_audit, select_evidence};
+pub use select::{Selected, Selector, select_audit};
+pub use source::{EvidenceSource, SourceError};
 
 /// The name and version of this scorer. A report names the scorer that made it; a verifier that
 /// lacks that one says `SCORER_UNSUPPORTED`. Any change of a number here is a new version.

@@ -63,13 +63,13 @@ impl Reported {
         log: &str,
         window: Window,
         session: usize,
-        evidence: &[&EventRecord],
+        evidence: &[EventRecord],
         audit: &[&EventRecord],
     ) -> Self {
         let attestations = Attestations::new(agent, log, window.end_ns, audit);
         let mut findings = Vec::new();
         let mut once: BTreeMap<(IngestType, Digest), Fact> = BTreeMap::new();
-        for record in evidence.iter().copied().filter(|record| record.event.wall_ns < window.end_ns) {
+        for record in evidence.iter().filter(|record| record.event.wall_ns < window.end_ns) {
             let (Some(Fields::Ingested(ingested)), None) = (&record.fields, record.event.session) else { continue };
             let Some(payload) = record.event.payload.as_ref() else { continue };
             let digest = payload.wire_sha256;

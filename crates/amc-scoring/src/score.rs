@@ -12,23 +12,24 @@ use crate::caps::Circumstances;
 use crate::claims::{Claims, Target};
 use crate::coalesce::{Collector, best_wanted};
 use crate::configs::Configs;
-use crate::correlate::{Correlated, Keys, RATIO_BP_MIN};
-use crate::detect::{self, Exchange};
+use crate::correlate::{Keys, RATIO_BP_MIN};
 use crate::facts::Fact;
 use crate::gate::Standing;
 use crate::integrity::{Counts, integrity, label};
+use crate::judge::{Judge, Judged, Known, OwnKey, note_own_key};
 use crate::report::{
     ArtifactUse, BankRef, Correlation, EarlierRun, EpochResult, QuestionResult, REPORT_VERSION, Report, Status,
-    Upstream,
 };
 use crate::reported::{self, Reported};
-use crate::select::{Window, clock_span, select_audit, select_evidence};
-use crate::sessions::{Boundary, Outcome, Session, Sessions, Witnessed};
-use crate::summary::{fact_summaries, layers, mean, models, session_result, target_ref, timeline};
+use crate::select::{Selector, Window, clock_span, select_audit};
+use crate::sessions::{Boundary, Outcome, Session, Surroundings, Witnessed, stepped_days};
+use crate::source::{EvidenceSource, SourceError};
+use crate::summary::{fact_summaries, layers, mean, session_result, target_ref, timeline};
+use crate::upstreams::Upstreams;
 use crate::{SCORER, actions, question};
 
 /// Everything that a score depends on. Nothing else changes a byte of the report.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ScoreInput<'a> {
     /// The workspace.
     pub workspace: &'a WorkspaceName,
@@ -38,8 +39,8 @@ pub struct ScoreInput<'a> {
     pub evidence_head: LogHead,
     /// The slice of the audit log: events from its size on are ignored.
     pub audit_head: LogHead,
-    /// The whole slice, or exactly what [`select_evidence`] names, in any order.
-    pub evidence: &'a [VerifiedEvent],
+    /// The whole slice, or exactly what [`Selector`] selects of it. It is read twice.
+    pub evidence: &'a dyn EvidenceSource,
     /// The whole slice, or exactly what [`select_audit`] names, in any order.
     pub audit: &'a [VerifiedEvent],
     /// The bank in force.
@@ -55,28 +56,64 @@ pub struct ScoreInput<'a> {
 }
 
 /// Scores a run. The same input gives the same bytes, whatever the order of the events.
-pub fn score(input: &ScoreInput<'_>) -> Report {
+///
+/// # Errors
+/// The events could not be read.
+pub fn score(input: &ScoreInput<'_>) -> Result<Report, SourceError> {
     let window = Window::new(input.as_of_ns, input.window_s);
-    let evidence = slice(input.evidence, input.evidence_head.size, |records| {
-        select_evidence(input.agent, input.as_of_ns, input.window_s, records)
-    });
+    let size = input.evidence_head.size;
+    let mut selector = Selector::new(input.agent, input.as_of_ns, input.window_s);
+    input.evidence.read(&mut |event| {
+        if event.event.index < size {
+            selector.take(&event);
+        }
+    })?;
+    let selected = selector.finish();
+    let outside = selected.outside.as_slice();
     let audit = slice(input.audit, input.audit_head.size, |records| select_audit(input.agent, records));
-    let witnessed = Witnessed::new(&input.evidence_head.origin, audit.iter().copied());
-    let epochs = epochs(&audit, &input.evidence_head);
-    let from_index = epochs.iter().map(|epoch| epoch.from_index).max().unwrap_or(0);
-    let sessions = Sessions::new(input.agent, window, &evidence, &witnessed, from_index);
-    let configs = Configs::new(&evidence, &audit);
     let log = input.evidence_head.origin.as_str();
-    let correlated = Correlated::new(input.agent, &sessions, &Keys::new(log, &evidence));
-    let collector = Collector::new(input.as_of_ns, best_wanted(input.bank));
-    let mut facts = detect::detect(&sessions, &configs, &correlated, &input.bank.limits, collector);
-    let outside = sessions.list.len();
-    let reported = Reported::new(input.agent, log, window, outside, &evidence, &audit);
+    let epochs = epochs(&audit, &input.evidence_head);
+    let around = Surroundings {
+        as_of_ns: window.end_ns,
+        witnessed: Witnessed::new(log, audit.iter().copied()),
+        stepped: stepped_days(outside),
+        epoch: epochs.iter().map(|epoch| epoch.from_index).max().unwrap_or(0),
+    };
+    let configs = Configs::new(outside, &audit);
+    let (keys, upstreams) = (Keys::new(log, outside), Upstreams::new(outside));
+    let revoked = Revoked::of(log, &mut outside.iter(), &mut audit.iter().copied());
+    let mut bad_index = outside.iter().map(|record| record.event.index).find(|index| revoked.signed(*index));
+    let head = selected.head.as_ref().map(|(index, _)| *index).filter(|index| revoked.signed(*index));
+    bad_index = bad_index.into_iter().chain(head).min();
+
+    let known = Known {
+        agent: input.agent,
+        selected: &selected,
+        around: &around,
+        configs: &configs,
+        keys: &keys,
+        limits: &input.bank.limits,
+        upstreams: &upstreams,
+    };
+    let mut judge = Judge::new(known, Collector::new(input.as_of_ns, best_wanted(input.bank)));
+    input.evidence.read(&mut |event| {
+        let Some(session) = event.event.session.filter(|_| event.event.index < size) else { return };
+        if selected.contains(&event) {
+            if revoked.signed(event.event.index) {
+                bad_index = Some(bad_index.map_or(event.event.index, |known| known.min(event.event.index)));
+            }
+            judge.take(session, &event);
+        }
+    })?;
+    let (judged, facts) = judge.finish();
+
+    let reported = Reported::new(input.agent, log, window, judged.sessions.list.len(), outside, &audit);
+    let mut facts = facts.finish();
     facts.extend(reported.facts);
     facts.sort_unstable();
-    let findings = [correlated.findings.as_slice(), &reported.findings].concat();
-    let mut run = Run { input, window, evidence, audit, sessions, configs, correlated, epochs, facts, findings };
-    run.report()
+    let findings = [judged.findings.as_slice(), &judged.correlated.findings, &reported.findings].concat();
+    let mut run = Run { input, window, outside, audit, judged, configs, epochs, facts, findings, bad_index };
+    Ok(run.report())
 }
 
 /// The events of a slice that count, by index, each once.
@@ -96,14 +133,16 @@ fn slice<'a>(
 struct Run<'a> {
     input: &'a ScoreInput<'a>,
     window: Window,
-    evidence: Vec<&'a EventRecord>,
+    /// What is selected outside of sessions.
+    outside: &'a [EventRecord],
     audit: Vec<&'a EventRecord>,
-    sessions: Sessions<'a>,
+    judged: Judged,
     configs: Configs<'a>,
-    correlated: Correlated<'a>,
     epochs: Vec<EpochResult>,
     facts: Vec<Fact>,
     findings: Vec<Finding>,
+    /// The first event that was signed by a key after its revocation.
+    bad_index: Option<u64>,
 }
 
 impl Run<'_> {
@@ -111,23 +150,21 @@ impl Run<'_> {
         let bank = self.input.bank;
         let log_fails = self.revoked_keys();
         let missing = self.session_findings();
-        let bad_sessions = missing + self.sessions.list.iter().filter(|session| session.counts_as_bad()).count();
+        let bad_sessions = missing + self.judged.sessions.list.iter().filter(|session| session.counts_as_bad()).count();
         let clock_events = self.clock_findings();
         let own_keys = self.key_findings();
         self.findings.extend(self.configs.findings(self.window.start_ns));
-        let (upstreams, models) = {
-            let calls = self.calls();
-            (self.upstreams(&calls), models(&calls))
-        };
+        let upstreams = std::mem::take(&mut self.judged.upstreams);
+        let models = std::mem::take(&mut self.judged.models).finish();
         let now = Circumstances {
             config_broken: !self.configs.broken().is_empty(),
             cherry_picking: missing > 0 || self.any_session(is_unsealed),
             route_past_gateway: own_keys
-                || self.calls_past_gateway()
-                || self.any_session(|session| session.provider_key_reached() && !session.before_epoch),
+                || self.judged.past_gateway
+                || self.any_session(|session| session.provider_key_reached && !session.before_epoch),
             llm_evidence: !upstreams.is_empty(),
-            correlation_bp: self.correlated.ratio_bp(),
-            forged_receipt: self.correlated.forged,
+            correlation_bp: self.judged.correlated.ratio_bp(),
+            forged_receipt: self.judged.correlated.forged,
             packs: BTreeMap::new(),
         };
         let unproven = self.boundary_findings();
@@ -139,11 +176,11 @@ impl Run<'_> {
             packs_not_run: packs_named.iter().filter(|pack| !now.packs.contains_key(**pack)).count() as u64,
             bad_sessions: bad_sessions as u64,
             clock_events,
-            contradictions: self.correlated.contradictions,
-            bad_receipts: self.correlated.bad_receipts,
+            contradictions: self.judged.correlated.contradictions,
+            bad_receipts: self.judged.correlated.bad_receipts,
             correlation_low: now.correlation_bp.is_some_and(|ratio_bp| ratio_bp < RATIO_BP_MIN),
-            llm_evidence_missing: self.correlated.unseen_sessions,
-            egress_blocked: self.egress_findings(),
+            llm_evidence_missing: self.judged.correlated.unseen_sessions,
+            egress_blocked: self.judged.egress_blocked,
         };
         let (integrity_bp, breakdown) = integrity(self.coverage_bp(), &counts, log_fails);
         let status = if log_fails || unproven { Status::Invalid } else { Status::Valid };
@@ -172,16 +209,16 @@ impl Run<'_> {
             layers,
             questions,
             findings: std::mem::take(&mut self.findings),
-            sessions: self.sessions.list.iter().map(session_result).collect(),
-            sessions_before: self.sessions.number_before(),
+            sessions: self.judged.sessions.list.iter().map(session_result).collect(),
+            sessions_before: self.judged.sessions.number_before,
             artifacts: self.artifacts(),
             upstreams,
             models,
             correlation: Correlation {
-                applicable: self.correlated.lines > 0,
-                lines: self.correlated.lines,
-                valid: self.correlated.valid,
-                ratio_bp: self.correlated.ratio_bp().unwrap_or(0),
+                applicable: self.judged.correlated.lines > 0,
+                lines: self.judged.correlated.lines,
+                valid: self.judged.correlated.valid,
+                ratio_bp: self.judged.correlated.ratio_bp().unwrap_or(0),
             },
             facts: fact_summaries(&self.facts),
             timeline: timeline(&self.facts),
@@ -206,7 +243,7 @@ impl Run<'_> {
     }
 
     fn questions(&mut self, now: &Circumstances) -> Vec<QuestionResult> {
-        let standings: Vec<Standing> = self.sessions.list.iter().map(standing).chain([reported::STANDING]).collect();
+        let standings: Vec<Standing> = self.judged.sessions.list.iter().map(standing).chain([reported::STANDING]).collect();
         let blocker = self.blocker();
         let mut results = Vec::with_capacity(self.input.bank.questions.len());
         for asked in &self.input.bank.questions {
@@ -232,11 +269,11 @@ impl Run<'_> {
         let invalid = |load: &crate::configs::Load<'_>| load.fields.state == amc_core::kinds::ConfigState::Invalid;
         self.configs.broken().iter().any(invalid)
             || self.any_session(|session| matches!(session.boundary, Boundary::Violated(_)) && !session.before_epoch)
-            || self.correlated.forged
+            || self.judged.correlated.forged
     }
 
-    fn any_session(&self, wanted: impl Fn(&Session<'_>) -> bool) -> bool {
-        self.sessions.list.iter().any(wanted)
+    fn any_session(&self, wanted: impl Fn(&Session) -> bool) -> bool {
+        self.judged.sessions.list.iter().any(wanted)
     }
 
     fn count(&self, code: FindingCode) -> u64 {
@@ -272,12 +309,16 @@ impl Run<'_> {
 
     /// Whether an event of either slice was signed by a key after the other role revoked it.
     fn revoked_keys(&mut self) -> bool {
-        let (evidence, audit) = (&self.input.evidence_head.origin, &self.input.audit_head.origin);
-        let found = [
-            signed_after_revocation("evidence", evidence, &self.evidence, &self.audit),
-            signed_after_revocation("audit", audit, &self.audit, &self.evidence),
-        ];
-        let found: Vec<Finding> = found.into_iter().flatten().collect();
+        let origin = self.input.audit_head.origin.as_str();
+        let revoked = Revoked::of(origin, &mut self.audit.iter().copied(), &mut self.outside.iter());
+        let mut audit = self.audit.iter().map(|record| record.event.index);
+        let found = [("evidence", self.bad_index), ("audit", audit.find(|index| revoked.signed(*index)))];
+        let finding = |(name, bad): (&str, Option<u64>)| {
+            let what =
+                "this event was signed by a key after its revocation; nothing from here on counts and the run is INVALID";
+            Some(Finding::error(FindingCode::KeyRevoked, format!("{name}#{}", bad?), what))
+        };
+        let found: Vec<Finding> = found.into_iter().filter_map(finding).collect();
         let fails = !found.is_empty();
         self.findings.extend(found);
         fails
@@ -285,7 +326,7 @@ impl Run<'_> {
 
     /// Findings about sessions; gives the number of missing ones.
     fn session_findings(&mut self) -> usize {
-        let missing = self.sessions.missing();
+        let missing = self.judged.sessions.missing();
         if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
             let what = format!(
                 "{} or more of the agent's session numbers are missing or out of order (from {first} to {last}); \
@@ -294,7 +335,7 @@ impl Run<'_> {
             );
             self.findings.push(Finding::warn(FindingCode::CherryPickGap, format!("session {first}"), what));
         }
-        for session in self.sessions.list.iter().filter(|session| is_unsealed(session)) {
+        for session in self.judged.sessions.list.iter().filter(|session| is_unsealed(session)) {
             let what = format!(
                 "session {} (number {}) has no seal a day after it opened; it counts as failing, and no question goes \
                  above level 3",
@@ -303,7 +344,7 @@ impl Run<'_> {
             let subject = format!("evidence#{}", session.open_index);
             self.findings.push(Finding::warn(FindingCode::SessionUnsealed, subject, what));
         }
-        for record in &self.evidence {
+        for record in self.outside {
             if let Some(Fields::LogRecovered(recovered)) = &record.fields {
                 let what = format!("the log was opened after a crash; {} bytes were cut", recovered.bytes_cut);
                 let subject = format!("evidence#{}", record.event.index);
@@ -315,7 +356,7 @@ impl Run<'_> {
 
     fn clock_findings(&mut self) -> u64 {
         let mut count = 0;
-        for record in &self.evidence {
+        for record in self.outside {
             if clock_span(record).is_none() {
                 continue;
             }
@@ -338,68 +379,29 @@ impl Run<'_> {
         count
     }
 
-    /// Whether the agent reached a provider's own host through the egress proxy, past the gateway.
-    fn calls_past_gateway(&self) -> bool {
-        let providers: BTreeSet<&str> = self
-            .evidence
-            .iter()
-            .filter_map(|record| match &record.fields {
-                Some(Fields::GatewayStarted(started)) => Some(&started.providers),
-                _ => None,
-            })
-            .flatten()
-            .filter_map(|(_, base_url)| host_of(base_url))
-            .collect();
-        let work = self.sessions.list.iter().filter(|session| session.is_work());
-        work.flat_map(detect::egress_hosts).any(|host| providers.contains(host))
-    }
-
-    /// Findings about connections that the egress proxy refused; their number.
-    fn egress_findings(&mut self) -> u64 {
-        let mut count = 0;
-        for session in self.sessions.list.iter().filter(|session| session.is_work()) {
-            let blocked: Vec<u64> = detect::egress_blocked(session).map(|record| record.event.index).collect();
-            let Some(first) = blocked.first() else { continue };
-            count += blocked.len() as u64;
-            let what = format!(
-                "the agent of session {} (number {}) tried {} connection(s) that are not allowed; the events say which",
-                session.id,
-                session.open.number,
-                blocked.len()
-            );
-            self.findings.push(Finding::warn(FindingCode::NetworkEgressBlocked, format!("evidence#{first}"), what));
-        }
-        count
-    }
-
     /// Findings about keys of its own that the agent sent; whether there were any.
     fn key_findings(&mut self) -> bool {
-        let in_sessions = self.sessions.list.iter().filter(|session| session.is_work()).flat_map(detect::own_keys);
-        let outside = self.evidence.iter().copied().filter(|record| record.event.session.is_none());
-        let outside = outside.filter_map(|record| match &record.fields {
-            Some(Fields::AgentKeyIgnored(ignored)) => Some((record, ignored)),
-            _ => None,
-        });
-        let mut by_provider: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for (record, ignored) in in_sessions.chain(outside) {
-            let (_, count) = by_provider.entry(&ignored.provider).or_insert((record.event.index, 0));
-            *count += 1;
+        let mut keys = std::mem::take(&mut self.judged.own_keys);
+        for record in self.outside.iter().filter(|record| record.event.session.is_none()) {
+            if let Some(Fields::AgentKeyIgnored(ignored)) = &record.fields {
+                note_own_key(&mut keys, &ignored.provider, usize::MAX, record.event.index);
+            }
         }
-        for (provider, (first, count)) in &by_provider {
+        for (provider, OwnKey { index, times, .. }) in &keys {
             let what = format!(
-                "the agent sent a key of its own for {provider}, {count} time(s); it was not used, but a provider key is \
+                "the agent sent a key of its own for {provider}, {times} time(s); it was not used, but a provider key is \
                  within the agent's reach: take it away, so that no route leads past the gateway"
             );
-            let subject = format!("evidence#{first}");
+            let subject = format!("evidence#{index}");
             self.findings.push(Finding::warn(FindingCode::AgentProvidedKeyIgnored, subject, what));
         }
-        !by_provider.is_empty()
+        !keys.is_empty()
     }
 
     /// Findings about the trust boundary; whether it is unproven for any counted session.
     fn boundary_findings(&mut self) -> bool {
         let mut unproven = false;
-        for session in self.sessions.list.iter().filter(|session| session.is_work()) {
+        for session in self.judged.sessions.list.iter().filter(|session| session.is_work()) {
             let (id, number) = (session.id, session.open.number);
             let (code, index, what) = match session.boundary {
                 Boundary::Proven => continue,
@@ -409,7 +411,7 @@ impl Run<'_> {
                     format!(
                         "the agent of session {id} (number {number}) could reach what it must never reach ({}); the \
                          run is INVALID",
-                        session.reached_at(index)
+                        session.reached
                     ),
                 ),
                 Boundary::Shared(index) => (
@@ -435,14 +437,9 @@ impl Run<'_> {
         unproven
     }
 
-    /// The calls of the agent's counted sessions.
-    fn calls(&self) -> Vec<Exchange<'_>> {
-        self.sessions.list.iter().filter(|session| session.is_work()).flat_map(detect::exchanges).collect()
-    }
-
     fn artifacts(&self) -> Vec<ArtifactUse> {
         let mut uses: BTreeMap<Option<Digest>, ArtifactUse> = BTreeMap::new();
-        for session in self.sessions.list.iter().filter(|session| session.is_work()) {
+        for session in self.judged.sessions.list.iter().filter(|session| session.is_work()) {
             let number = session.open.number;
             let sha256 = session.open.artifact;
             let first = ArtifactUse { sha256, sessions: 0, first_session: number, last_session: number };
@@ -452,31 +449,6 @@ impl Run<'_> {
             entry.last_session = number.max(entry.last_session);
         }
         uses.into_values().collect()
-    }
-
-    fn upstreams(&self, calls: &[Exchange<'_>]) -> Vec<Upstream> {
-        let starts: Vec<_> = self
-            .evidence
-            .iter()
-            .filter_map(|record| match &record.fields {
-                Some(Fields::GatewayStarted(started)) => Some((record.event.index, &started.providers)),
-                _ => None,
-            })
-            .collect();
-        let mut found: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
-        for call in calls {
-            let at = starts.partition_point(|(index, _)| *index < call.request_record.event.index);
-            let named = starts[..at].last().and_then(|(_, providers)| {
-                providers.iter().find(|(name, _)| *name == call.request.provider).map(|(_, base_url)| base_url.as_str())
-            });
-            *found.entry((&call.request.provider, named)).or_default() += 1;
-        }
-        let upstream = |((provider, base_url), calls): ((&str, Option<&str>), u64)| Upstream {
-            provider: provider.to_owned(),
-            base_url: base_url.map(str::to_owned),
-            calls,
-        };
-        found.into_iter().map(upstream).collect()
     }
 
     fn earlier_runs(&self) -> Vec<EarlierRun> {
@@ -497,44 +469,50 @@ impl Run<'_> {
     }
 }
 
-fn signed_after_revocation(
-    name: &str,
-    origin: &str,
-    log: &[&EventRecord],
-    other_log: &[&EventRecord],
-) -> Option<Finding> {
-    let mut keys: Vec<(u64, Digest)> = Vec::new();
-    for record in log {
-        match &record.fields {
-            Some(Fields::LogOpened(opened)) => keys.push((record.event.index, opened.log_public)),
-            Some(Fields::KeyRotated(rotated)) if rotated.purpose == KeyPurpose::Log => {
-                keys.push((record.event.index + 1, rotated.public));
-            }
-            _ => {}
-        }
-    }
-    let revoked = other_log.iter().filter_map(|record| match &record.fields {
-        Some(Fields::KeyRevoked(revoked)) if revoked.purpose == KeyPurpose::Log && revoked.origin == origin => {
-            Some((revoked.public, revoked.from_index))
-        }
-        _ => None,
-    });
-    let revoked: BTreeMap<Digest, u64> = revoked.fold(BTreeMap::new(), |mut all, (key, from)| {
-        let earliest = all.entry(key).or_insert(from);
-        *earliest = from.min(*earliest);
-        all
-    });
-    let signer = |index: u64| keys[..keys.partition_point(|(from, _)| *from <= index)].last().map(|(_, key)| *key);
-    let bad = log
-        .iter()
-        .map(|record| record.event.index)
-        .find(|index| signer(*index).and_then(|key| revoked.get(&key)).is_some_and(|from_index| from_index <= index))?;
-    let what =
-        "this event was signed by a key after its revocation; nothing from here on counts and the run is INVALID";
-    Some(Finding::error(FindingCode::KeyRevoked, format!("{name}#{bad}"), what))
+/// A log's keys by position, and from which index on the other role revoked them.
+struct Revoked {
+    keys: Vec<(u64, Digest)>,
+    revoked: BTreeMap<Digest, u64>,
 }
 
-fn standing(session: &Session<'_>) -> Standing {
+impl Revoked {
+    fn of<'e>(
+        origin: &str,
+        log: &mut dyn Iterator<Item = &'e EventRecord>,
+        other_log: &mut dyn Iterator<Item = &'e EventRecord>,
+    ) -> Self {
+        let key_of = |record: &EventRecord| match &record.fields {
+            Some(Fields::LogOpened(opened)) => Some((record.event.index, opened.log_public)),
+            Some(Fields::KeyRotated(rotated)) if rotated.purpose == KeyPurpose::Log => {
+                Some((record.event.index + 1, rotated.public))
+            }
+            _ => None,
+        };
+        let mut revoked: BTreeMap<Digest, u64> = BTreeMap::new();
+        for record in other_log {
+            if let Some(Fields::KeyRevoked(fields)) = &record.fields
+                && fields.purpose == KeyPurpose::Log
+                && fields.origin == origin
+            {
+                let earliest = revoked.entry(fields.public).or_insert(fields.from_index);
+                *earliest = fields.from_index.min(*earliest);
+            }
+        }
+        Revoked { keys: log.filter_map(key_of).collect(), revoked }
+    }
+
+    /// Whether the event at this index was signed by a key after its revocation.
+    fn signed(&self, index: u64) -> bool {
+        if self.revoked.is_empty() {
+            return false;
+        }
+        let at = self.keys.partition_point(|(from, _)| *from <= index);
+        let key = self.keys[..at].last().map(|(_, key)| key);
+        key.and_then(|key| self.revoked.get(key)).is_some_and(|from_index| *from_index <= index)
+    }
+}
+
+fn standing(session: &Session) -> Standing {
     Standing {
         failing: session.open.purpose == SessionPurpose::Agent && session.outcome.is_failing(),
         cosigned: session.cosigned,
@@ -544,21 +522,8 @@ fn standing(session: &Session<'_>) -> Standing {
     }
 }
 
-/// The host of a base URL, without user, port and path.
-fn host_of(base_url: &str) -> Option<&str> {
-    let (_, rest) = base_url.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit('@').next()?;
-    let end = if host.starts_with('[') {
-        host.find(']').map_or(host.len(), |end| end + 1)
-    } else {
-        host.find(':').unwrap_or(host.len())
-    };
-    Some(&host[..end])
-}
-
 /// Whether the session has no seal after a day, and that counts.
-fn is_unsealed(session: &Session<'_>) -> bool {
+fn is_unsealed(session: &Session) -> bool {
     session.outcome == Outcome::Unsealed && !session.before_epoch
 }
 

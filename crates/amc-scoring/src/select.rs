@@ -16,10 +16,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use amc_core::kinds::Fields;
+use amc_core::kinds::{AgentHead, Fields, SessionPurpose};
 use amc_core::timestamp::NS_PER_S;
 use amc_core::{AgentId, SessionId};
-use amc_evidence::EventRecord;
+use amc_evidence::{Event, EventRecord, SignedEvent};
 
 /// The window `[as_of − window, as_of)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,18 +67,23 @@ pub fn path_concerns(path: &str, agent: &AgentId) -> bool {
 }
 
 /// Where one session of the agent stands in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    open_index: u64,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) open_index: u64,
     open_wall_ns: i64,
-    seal_index: Option<u64>,
+    pub(crate) purpose: SessionPurpose,
+    pub(crate) seal_index: Option<u64>,
+    /// The last of its events.
+    pub(crate) last_index: u64,
+    /// The session that it says it goes on with.
+    pub(crate) previous: Option<SessionId>,
 }
 
 /// The openings of the sessions that a run covers, by position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Covered {
+struct Covered {
     /// First and last opening in the window.
-    pub(crate) window: Option<(u64, u64)>,
+    window: Option<(u64, u64)>,
     /// First and last opening that is carried; the first may lie before the window.
     carried: Option<(u64, u64)>,
     /// The first opening after them.
@@ -87,167 +92,230 @@ pub(crate) struct Covered {
 
 impl Covered {
     /// Decides from openings, each with its wall time and its seal's index.
-    fn decide(places: &[Place], window: Window) -> Covered {
-        let opens = || places.iter().filter(|place| window.contains(place.open_wall_ns)).map(|place| place.open_index);
+    fn decide<'p>(places: impl Iterator<Item = &'p Place> + Clone, window: Window) -> Covered {
+        let opens = || places.clone().filter(|place| window.contains(place.open_wall_ns)).map(|place| place.open_index);
         let in_window = opens().min().zip(opens().max());
         let newest_before = || {
-            let before = places.iter().filter(|place| place.open_wall_ns < window.end_ns);
+            let before = places.clone().filter(|place| place.open_wall_ns < window.end_ns);
             before.map(|place| place.open_index).max().map(|index| (index, index))
         };
         let Some((base, last)) = in_window.or_else(newest_before) else {
-            return Covered { after: places.iter().map(|place| place.open_index).min(), ..Covered::default() };
+            return Covered { after: places.map(|place| place.open_index).min(), ..Covered::default() };
         };
-        let before = places.iter().filter(|place| place.open_index < base);
+        let before = places.clone().filter(|place| place.open_index < base);
         let newest = before.clone().map(|place| place.open_index).max();
         let still_open = before.filter(|place| place.seal_index.is_none_or(|seal| seal > base));
         let first = still_open.map(|place| place.open_index).chain(newest.filter(|_| in_window.is_some())).min();
-        let after = places.iter().map(|place| place.open_index).filter(|index| *index > last).min();
+        let after = places.map(|place| place.open_index).filter(|index| *index > last).min();
         Covered { window: in_window, carried: Some((first.unwrap_or(base), last)), after }
     }
+}
 
-    const fn carries(&self, open_index: u64) -> bool {
-        match self.carried {
-            Some((first, last)) => first <= open_index && open_index <= last,
-            None => false,
+const fn within(span: Option<(u64, u64)>, index: u64) -> bool {
+    match span {
+        Some((first, last)) => first <= index && index <= last,
+        None => false,
+    }
+}
+
+/// What is known of a session before its opening was seen.
+#[derive(Debug, Default)]
+struct Seen {
+    open: Option<(u64, i64, SessionPurpose)>,
+    seal_index: Option<u64>,
+    last_index: u64,
+    previous: Option<(u64, SessionId)>,
+}
+
+impl Seen {
+    fn place(self) -> Option<Place> {
+        let (open_index, open_wall_ns, purpose) = self.open?;
+        let previous = self.previous.map(|(_, previous)| previous);
+        Some(Place { open_index, open_wall_ns, purpose, seal_index: self.seal_index, last_index: self.last_index, previous })
+    }
+}
+
+/// A record whose place outside of sessions, or whose kind, makes it matter to the whole run.
+#[derive(Debug)]
+struct Candidate {
+    record: EventRecord,
+    /// The session that must be carried for it.
+    session: Option<SessionId>,
+}
+
+/// Decides which events of the evidence log a run of an agent reads, and so which exactly a bundle of it must carry.
+/// Takes every event of the slice once, in any order; what it keeps grows with the sessions, not with their events.
+#[derive(Debug)]
+pub struct Selector<'a> {
+    agent: &'a AgentId,
+    window: Window,
+    sessions: BTreeMap<SessionId, Seen>,
+    heads: BTreeMap<u64, AgentHead>,
+    candidates: BTreeMap<u64, Candidate>,
+    newest: BTreeMap<Series, (u64, EventRecord)>,
+}
+
+/// Of each of these the newest before the window counts, and those in it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Series {
+    Config(String),
+    Gateway,
+}
+
+impl<'a> Selector<'a> {
+    /// For the run of `agent` at `as_of_ns` over `window_s` seconds.
+    pub fn new(agent: &'a AgentId, as_of_ns: i64, window_s: u64) -> Self {
+        let window = Window::new(as_of_ns, window_s);
+        Selector {
+            agent,
+            window,
+            sessions: BTreeMap::new(),
+            heads: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            newest: BTreeMap::new(),
         }
+    }
+
+    /// Takes note of an event.
+    pub fn take(&mut self, record: &EventRecord) {
+        let (event, window) = (&record.event, self.window);
+        let ours = event.agent.as_ref() == Some(self.agent);
+        if let Some(session) = event.session {
+            if ours {
+                self.take_of_session(session, record);
+            }
+            return;
+        }
+        let concerns = ours || event.agent.is_none();
+        let chosen = match &record.fields {
+            Some(Fields::LogOpened(_) | Fields::KeyRotated(_) | Fields::KeyRevoked(_) | Fields::LogSucceeded(_)) => {
+                true
+            }
+            Some(Fields::AgentHead(head)) if ours => {
+                self.heads.insert(event.index, head.clone());
+                false
+            }
+            Some(Fields::ConfigLoaded(load)) if concerns && path_concerns(&load.path, self.agent) => {
+                self.take_of_series(Series::Config(load.path.clone()), record)
+            }
+            Some(Fields::GatewayStarted(_)) => self.take_of_series(Series::Gateway, record),
+            Some(Fields::ClockStep(_) | Fields::ClockRollback(_)) => {
+                clock_span(record).is_some_and(|(from, to)| window.touches(from, to))
+            }
+            Some(Fields::Ingested(ingested)) if ours => {
+                window.contains(event.wall_ns)
+                    || ingested.ingest_type.is_document() && event.wall_ns < window.end_ns
+            }
+            Some(Fields::LogRecovered(_)) => window.contains(event.wall_ns),
+            Some(Fields::AgentKeyIgnored(_)) => ours && window.contains(event.wall_ns),
+            _ => false,
+        };
+        if chosen {
+            self.keep(record, None);
+        }
+    }
+
+    fn take_of_session(&mut self, session: SessionId, record: &EventRecord) {
+        let index = record.event.index;
+        let seen = self.sessions.entry(session).or_default();
+        seen.last_index = index.max(seen.last_index);
+        match &record.fields {
+            Some(Fields::SessionOpen(open)) if seen.open.is_none_or(|(known, ..)| index < known) => {
+                seen.open = Some((index, record.event.wall_ns, open.purpose));
+            }
+            Some(Fields::SessionSeal(_)) => {
+                seen.seal_index = Some(seen.seal_index.map_or(index, |known| index.min(known)));
+            }
+            Some(Fields::SessionContinues(continues)) if seen.previous.is_none_or(|(known, _)| index < known) => {
+                seen.previous = Some((index, continues.previous));
+            }
+            // Of no session by the monitor's rules; where one has them all the same, they say what they say anywhere.
+            Some(
+                Fields::LogOpened(_)
+                | Fields::KeyRotated(_)
+                | Fields::KeyRevoked(_)
+                | Fields::GatewayStarted(_)
+                | Fields::ClockStep(_)
+                | Fields::ClockRollback(_)
+                | Fields::LogRecovered(_),
+            ) => self.keep(record, Some(session)),
+            _ => {}
+        }
+    }
+
+    fn keep(&mut self, record: &EventRecord, session: Option<SessionId>) {
+        self.candidates.insert(record.event.index, Candidate { record: lean(record), session });
+    }
+
+    /// Whether it lies in the window; before that, only the newest of a series counts.
+    fn take_of_series(&mut self, series: Series, record: &EventRecord) -> bool {
+        let index = record.event.index;
+        if record.event.wall_ns < self.window.start_ns
+            && self.newest.get(&series).is_none_or(|(known, _)| *known < index)
+        {
+            self.newest.insert(series, (index, lean(record)));
+        }
+        self.window.contains(record.event.wall_ns)
+    }
+
+    /// What is selected of the events that were taken.
+    pub fn finish(self) -> Selected<'a> {
+        let places = self.sessions.into_iter().filter_map(|(id, seen)| Some((id, seen.place()?)));
+        let mut places: BTreeMap<SessionId, Place> = places.collect();
+        let covered = Covered::decide(places.values(), self.window);
+        places.retain(|_, place| within(covered.carried, place.open_index));
+        let head = self.heads.into_iter().rfind(|(index, _)| covered.after.is_none_or(|after| *index < after));
+        let is_carried = |candidate: &Candidate| candidate.session.is_none_or(|session| places.contains_key(&session));
+        let kept = self.candidates.into_values().filter(is_carried).map(|candidate| candidate.record);
+        let mut outside: Vec<EventRecord> = kept.chain(self.newest.into_values().map(|(_, record)| record)).collect();
+        outside.sort_by_key(|record| record.event.index);
+        Selected { agent: self.agent, window: covered.window, places, head, outside }
+    }
+}
+
+/// A record without the bytes that it was decoded from.
+pub(crate) fn lean(record: &EventRecord) -> EventRecord {
+    let signed = SignedEvent { body: Vec::new(), signature: record.signed.signature };
+    let event = Event { fields: Vec::new(), ..record.event.clone() };
+    EventRecord { event, fields: record.fields.clone(), hash: record.hash, signed }
+}
+
+/// What a run reads of the evidence log.
+#[derive(Debug)]
+pub struct Selected<'a> {
+    agent: &'a AgentId,
+    /// First and last opening in the window.
+    window: Option<(u64, u64)>,
+    /// The agent's sessions that are carried.
+    pub(crate) places: BTreeMap<SessionId, Place>,
+    /// The newest head of the agent before what is left out at the end, and its index.
+    pub(crate) head: Option<(u64, AgentHead)>,
+    /// What else is selected outside of sessions, and what of sessions matters to the whole run, by index; without the bytes
+    /// that they were decoded from.
+    pub(crate) outside: Vec<EventRecord>,
+}
+
+impl Selected<'_> {
+    /// Whether a run reads this event of the log.
+    pub fn contains(&self, record: &EventRecord) -> bool {
+        match record.event.session {
+            Some(session) => self.is_carried(record.event.agent.as_ref(), session),
+            None => {
+                let index = record.event.index;
+                self.head.as_ref().is_some_and(|(head, _)| *head == index)
+                    || self.outside.binary_search_by_key(&index, |kept| kept.event.index).is_ok()
+            }
+        }
+    }
+
+    fn is_carried(&self, agent: Option<&AgentId>, session: SessionId) -> bool {
+        agent == Some(self.agent) && self.places.contains_key(&session)
     }
 
     /// Whether the session with this opening is in the window.
     pub(crate) const fn in_window(&self, open_index: u64) -> bool {
-        match self.window {
-            Some((first, last)) => first <= open_index && open_index <= last,
-            None => false,
-        }
+        within(self.window, open_index)
     }
-
-    /// Decides from the openings and seals among `records`.
-    pub(crate) fn of<'a>(
-        agent: &AgentId,
-        window: Window,
-        records: impl Iterator<Item = &'a EventRecord>,
-    ) -> (Covered, BTreeMap<SessionId, u64>) {
-        let mut found: BTreeMap<SessionId, Place> = BTreeMap::new();
-        let mut seals: BTreeMap<SessionId, u64> = BTreeMap::new();
-        for record in records {
-            note_place(agent, record, &mut found, &mut seals);
-        }
-        let covered = Covered::settle(&mut found, &seals, window);
-        (covered, found.into_iter().map(|(id, place)| (id, place.open_index)).collect())
-    }
-
-    fn settle(found: &mut BTreeMap<SessionId, Place>, seals: &BTreeMap<SessionId, u64>, window: Window) -> Covered {
-        for (id, place) in found.iter_mut() {
-            place.seal_index = seals.get(id).copied();
-        }
-        let places: Vec<Place> = found.values().copied().collect();
-        Covered::decide(&places, window)
-    }
-}
-
-fn note_place(
-    agent: &AgentId,
-    record: &EventRecord,
-    found: &mut BTreeMap<SessionId, Place>,
-    seals: &mut BTreeMap<SessionId, u64>,
-) {
-    let event = &record.event;
-    let Some(session) = event.session.filter(|_| event.agent.as_ref() == Some(agent)) else { return };
-    match &record.fields {
-        Some(Fields::SessionOpen(_)) => {
-            let place = Place { open_index: event.index, open_wall_ns: event.wall_ns, seal_index: None };
-            let known = found.entry(session).or_insert(place);
-            if event.index < known.open_index {
-                *known = place;
-            }
-        }
-        Some(Fields::SessionSeal(_)) => {
-            let known = seals.entry(session).or_insert(event.index);
-            *known = event.index.min(*known);
-        }
-        _ => {}
-    }
-}
-
-/// The newest of a series before the window; those in the window are taken one by one.
-#[derive(Default)]
-struct NewestBefore<K>(BTreeMap<K, u64>);
-
-impl<K: Ord> NewestBefore<K> {
-    fn take(&mut self, chosen: &mut BTreeSet<u64>, window: Window, key: K, record: &EventRecord) {
-        let index = record.event.index;
-        if window.contains(record.event.wall_ns) {
-            chosen.insert(index);
-        } else if record.event.wall_ns < window.start_ns {
-            let newest = self.0.entry(key).or_insert(index);
-            *newest = index.max(*newest);
-        }
-    }
-}
-
-/// Indices of the evidence events that a run of `agent` reads, and so of exactly those that a
-/// bundle of it must carry. The order of `records` does not matter.
-pub fn select_evidence<'a>(
-    agent: &AgentId,
-    as_of_ns: i64,
-    window_s: u64,
-    records: impl Iterator<Item = &'a EventRecord>,
-) -> BTreeSet<u64> {
-    let window = Window::new(as_of_ns, window_s);
-    let mut chosen = BTreeSet::new();
-    let mut found = BTreeMap::new();
-    let mut seals = BTreeMap::new();
-    let mut by_session: BTreeMap<SessionId, Vec<u64>> = BTreeMap::new();
-    let mut heads = BTreeSet::new();
-    let mut configs = NewestBefore::default();
-    let mut gateways = NewestBefore::default();
-    for record in records {
-        let event = &record.event;
-        note_place(agent, record, &mut found, &mut seals);
-        let ours = event.agent.as_ref() == Some(agent);
-        let nobodys = event.agent.is_none();
-        match (&record.fields, event.session) {
-            (_, Some(session)) if ours => by_session.entry(session).or_default().push(event.index),
-            (_, Some(_)) => {}
-            (
-                Some(Fields::LogOpened(_) | Fields::KeyRotated(_) | Fields::KeyRevoked(_) | Fields::LogSucceeded(_)),
-                None,
-            ) => {
-                chosen.insert(event.index);
-            }
-            (Some(Fields::AgentHead(_)), None) if ours => {
-                heads.insert(event.index);
-            }
-            (Some(Fields::ConfigLoaded(load)), None) if (ours || nobodys) && path_concerns(&load.path, agent) => {
-                configs.take(&mut chosen, window, load.path.as_str(), record);
-            }
-            (Some(Fields::GatewayStarted(_)), None) => gateways.take(&mut chosen, window, (), record),
-            (Some(Fields::ClockStep(_) | Fields::ClockRollback(_)), None)
-                if clock_span(record).is_some_and(|(from, to)| window.touches(from, to)) =>
-            {
-                chosen.insert(event.index);
-            }
-            (Some(Fields::Ingested(ingested)), None)
-                if ours
-                    && (window.contains(event.wall_ns)
-                        || ingested.ingest_type.is_document() && event.wall_ns < window.end_ns) =>
-            {
-                chosen.insert(event.index);
-            }
-            (Some(Fields::LogRecovered(_)), None) if window.contains(event.wall_ns) => {
-                chosen.insert(event.index);
-            }
-            (Some(Fields::AgentKeyIgnored(_)), None) if ours && window.contains(event.wall_ns) => {
-                chosen.insert(event.index);
-            }
-            _ => {}
-        }
-    }
-    let covered = Covered::settle(&mut found, &seals, window);
-    let carried = found.iter().filter(|(_, place)| covered.carries(place.open_index));
-    chosen.extend(carried.filter_map(|(id, _)| by_session.get(id)).flatten());
-    chosen.extend(heads.into_iter().rev().find(|index| covered.after.is_none_or(|after| *index < after)));
-    chosen.extend(configs.0.into_values().chain(gateways.0.into_values()));
-    chosen
 }
 
 /// Indices of the audit events that a run of `agent` reads: signed configurations that concern it,

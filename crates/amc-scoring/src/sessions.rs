@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use amc_core::kinds::{
-    AgentHead, BoundaryMode, Fields, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget, SessionOpen, SessionOutcome,
+    BoundaryMode, Fields, ProbeAttempt, ProbeOutcome, ProbePhase, ProbeTarget, SessionOpen, SessionOutcome,
     SessionPurpose,
 };
 use amc_core::timestamp::{NS_PER_DAY, NS_PER_S, utc_day};
-use amc_core::{AgentId, SessionId, Tier};
+use amc_core::{SessionId, Tier};
 use amc_evidence::EventRecord;
 
-use crate::select::{Covered, Window, clock_span};
+use crate::select::{Place, clock_span};
 
 /// A session that is still open counts from this age on, as a failing one; a seal must be cosigned
 /// within as much.
@@ -95,7 +95,7 @@ fn boundary_of(record: &EventRecord) -> Option<Boundary> {
 }
 
 /// The session that this one goes on with, as the monitor says.
-fn continues(records: &[&EventRecord]) -> Option<SessionId> {
+fn continues(records: &[EventRecord]) -> Option<SessionId> {
     records.iter().find_map(|record| match &record.fields {
         Some(Fields::SessionContinues(continues)) => Some(continues.previous),
         _ => None,
@@ -104,8 +104,8 @@ fn continues(records: &[&EventRecord]) -> Option<SessionId> {
 
 /// The boundary over a session's probes: any violation counts, every probe must have an answer, and
 /// one must have run before the agent. Where the agent ran already, one must have run at all.
-fn boundary_over(records: &[&EventRecord]) -> Boundary {
-    let said: Vec<Boundary> = records.iter().filter_map(|record| boundary_of(record)).collect();
+fn boundary_over(records: &[EventRecord]) -> Boundary {
+    let said: Vec<Boundary> = records.iter().filter_map(boundary_of).collect();
     let before = records.iter().any(
         |record| matches!(&record.fields, Some(Fields::BoundaryProbe(probe)) if probe.phase == ProbePhase::Before),
     );
@@ -127,13 +127,13 @@ const fn matters(target: ProbeTarget) -> bool {
     !matches!(target, ProbeTarget::ProviderKey | ProbeTarget::HomeRead)
 }
 
-/// One session of the agent in the window.
+/// One session of the agent in the window, without its events.
 #[derive(Debug, Clone)]
-pub struct Session<'a> {
+pub struct Session {
     /// Its id.
     pub id: SessionId,
     /// What its opening says.
-    pub open: &'a SessionOpen,
+    pub open: SessionOpen,
     /// Index of its opening.
     pub open_index: u64,
     /// Wall time of its opening.
@@ -142,12 +142,20 @@ pub struct Session<'a> {
     pub open_tier: Tier,
     /// Index of its seal.
     pub seal_index: Option<u64>,
-    /// Its events in log order, the seal included.
-    pub records: Vec<&'a EventRecord>,
+    /// Its number of events, the seal not counted.
+    pub events: u64,
     /// How it stands.
     pub outcome: Outcome,
     /// What is known of its trust boundary.
     pub boundary: Boundary,
+    /// What a violating probe reached, for a person.
+    pub reached: String,
+    /// The session that it goes on with.
+    pub continues: Option<SessionId>,
+    /// Whether what runs in it goes on in another one.
+    pub is_continued: bool,
+    /// Whether a probe found a provider's key within the agent's reach.
+    pub provider_key_reached: bool,
     /// Whether the auditor cosigned it within a day of its seal.
     pub cosigned: bool,
     /// Whether its day counts for levels 4 and 5.
@@ -158,37 +166,24 @@ pub struct Session<'a> {
     pub before_epoch: bool,
 }
 
-impl Session<'_> {
-    /// What the probe at `index` reached, for a person: at most three of its attempts.
-    pub fn reached_at(&self, index: u64) -> String {
-        let record = self.records.iter().find(|record| record.event.index == index);
-        let Some(Fields::BoundaryProbe(probe)) = record.and_then(|record| record.fields.as_ref()) else {
-            return String::new();
-        };
-        let reached = probe.attempts.iter().filter(|a| a.outcome == ProbeOutcome::Reached && matters(a.target));
-        reached.map(|attempt| attempt.subject.as_str()).take(3).collect::<Vec<_>>().join("; ")
-    }
+/// What the probe at `index` reached, for a person: at most three of its attempts.
+fn reached_at(records: &[EventRecord], index: u64) -> String {
+    let record = records.iter().find(|record| record.event.index == index);
+    let Some(Fields::BoundaryProbe(probe)) = record.and_then(|record| record.fields.as_ref()) else {
+        return String::new();
+    };
+    let reached = probe.attempts.iter().filter(|a| a.outcome == ProbeOutcome::Reached && matters(a.target));
+    reached.map(|attempt| attempt.subject.as_str()).take(3).collect::<Vec<_>>().join("; ")
+}
 
-    /// The session that this one goes on with.
-    pub fn continues(&self) -> Option<SessionId> {
-        continues(&self.records)
-    }
+fn reaches_provider_key(record: &EventRecord) -> bool {
+    let is_key = |attempt: &ProbeAttempt| {
+        attempt.target == ProbeTarget::ProviderKey && attempt.outcome == ProbeOutcome::Reached
+    };
+    matches!(&record.fields, Some(Fields::BoundaryProbe(probe)) if probe.attempts.iter().any(is_key))
+}
 
-    /// Whether what runs in it goes on in another one.
-    pub fn is_continued(&self) -> bool {
-        self.records.iter().any(|record| matches!(record.fields, Some(Fields::SessionContinued(_))))
-    }
-
-    /// Whether a probe found a provider's key within the agent's reach.
-    pub fn provider_key_reached(&self) -> bool {
-        let is_key = |attempt: &ProbeAttempt| {
-            attempt.target == ProbeTarget::ProviderKey && attempt.outcome == ProbeOutcome::Reached
-        };
-        self.records.iter().any(
-            |record| matches!(&record.fields, Some(Fields::BoundaryProbe(probe)) if probe.attempts.iter().any(is_key)),
-        )
-    }
-
+impl Session {
     /// Whether its facts count.
     pub fn counted(&self) -> bool {
         self.outcome != Outcome::Open && self.open.purpose != SessionPurpose::Drill && !self.before_epoch
@@ -208,23 +203,17 @@ impl Session<'_> {
     pub const fn day(&self) -> i64 {
         utc_day(self.open_wall_ns)
     }
-
-    /// Its number of events, the seal not counted.
-    pub fn events(&self) -> u64 {
-        let seals = usize::from(self.seal_index.is_some());
-        (self.records.len() - seals) as u64
-    }
 }
 
 /// The agent's sessions in the window, and what surrounds them.
-#[derive(Debug, Clone)]
-pub struct Sessions<'a> {
+#[derive(Debug, Clone, Default)]
+pub struct Sessions {
     /// Those in the window, by position.
-    pub list: Vec<Session<'a>>,
-    /// The one before the first of them, where it is among the events.
-    pub before: Option<Session<'a>>,
-    /// The newest head of the agent and its index.
-    pub head: Option<(u64, &'a AgentHead)>,
+    pub list: Vec<Session>,
+    /// Number of the session before the first one in the window; 0 when there is none.
+    pub number_before: u64,
+    /// The last number that the newest head of the agent names.
+    pub last_number: u64,
 }
 
 /// What cosigned checkpoints say about time: which sizes were witnessed when.
@@ -272,70 +261,15 @@ impl Witnessed {
     }
 }
 
-impl<'a> Sessions<'a> {
-    /// Puts selected records (sorted by index) into sessions. Those opened below `epoch` are listed
-    /// and do not count.
-    pub fn new(
-        agent: &AgentId,
-        window: Window,
-        records: &[&'a EventRecord],
-        witnessed: &Witnessed,
-        epoch: u64,
-    ) -> Self {
-        let (covered, opens) = Covered::of(agent, window, records.iter().copied());
-        let stepped = stepped_days(records);
-        let mut grouped: BTreeMap<u64, Vec<&'a EventRecord>> = BTreeMap::new();
-        let mut head = None;
-        for record in records {
-            let event = &record.event;
-            if event.agent.as_ref() != Some(agent) {
-                continue;
-            }
-            match (event.session, &record.fields) {
-                (Some(id), _) => {
-                    if let Some(open_index) = opens.get(&id) {
-                        grouped.entry(*open_index).or_default().push(record);
-                    }
-                }
-                (None, Some(Fields::AgentHead(fields))) => head = Some((event.index, fields)),
-                _ => {}
-            }
-        }
-        let mut list = Vec::new();
-        let mut before = None;
-        for (open_index, records) in grouped {
-            let session = session_of(open_index, records, window.end_ns, witnessed, &stepped);
-            let Some(mut session) = session else { continue };
-            session.before_epoch = open_index < epoch;
-            if covered.in_window(open_index) {
-                list.push(session);
-            } else {
-                before = Some(session);
-            }
-        }
-        Sessions { list, before, head }
-    }
-
-    /// Number of the session before the first one in the window; 0 when there is none.
-    pub fn number_before(&self) -> u64 {
-        self.before.as_ref().map_or(0, |session| session.open.number)
-    }
-
-    /// The session that this one of the window goes on with.
-    pub fn continued_by(&self, session: &Session<'a>) -> Option<&Session<'a>> {
-        let id = session.continues()?;
-        self.before.iter().chain(&self.list).find(|session| session.id == id)
-    }
-
+impl Sessions {
     /// Numbers that are missing between the session before the window and the agent's head.
     pub fn missing(&self) -> Vec<u64> {
         let Some(first) = self.list.first() else {
-            let last = self.head.map_or(0, |(_, head)| head.last_number);
-            return (self.number_before().saturating_add(1)..=last).take(MISSING_MAX).collect();
+            return (self.number_before.saturating_add(1)..=self.last_number).take(MISSING_MAX).collect();
         };
         let have: BTreeSet<u64> = self.list.iter().map(|session| session.open.number).collect();
-        let from = self.number_before().saturating_add(1);
-        let last = have.last().copied().unwrap_or(0).max(self.head.map_or(0, |(_, head)| head.last_number));
+        let from = self.number_before.saturating_add(1);
+        let last = have.last().copied().unwrap_or(0).max(self.last_number);
         let out_of_order = self.list.windows(2).any(|pair| pair[0].open.number >= pair[1].open.number);
         let gaps = (from..=last).filter(|number| !have.contains(number));
         let twice = out_of_order.then_some(first.open.number);
@@ -346,54 +280,73 @@ impl<'a> Sessions<'a> {
 /// As many missing numbers are told apart; more make no difference to any rule.
 const MISSING_MAX: usize = 100;
 
-fn session_of<'a>(
-    open_index: u64,
-    records: Vec<&'a EventRecord>,
-    as_of_ns: i64,
-    witnessed: &Witnessed,
-    stepped: &BTreeSet<i64>,
-) -> Option<Session<'a>> {
-    let opening = records.iter().copied().find(|record| record.event.index == open_index)?;
-    let Some(Fields::SessionOpen(open)) = &opening.fields else { return None };
-    let seal = records.iter().copied().find_map(|record| match &record.fields {
-        Some(Fields::SessionSeal(seal)) => Some((record, seal)),
-        _ => None,
-    });
-    let open_wall_ns = opening.event.wall_ns;
-    let outcome = match seal.map(|(_, seal)| seal.outcome) {
-        Some(SessionOutcome::Sealed) => Outcome::Sealed,
-        Some(SessionOutcome::Interrupted) => Outcome::Interrupted,
-        Some(SessionOutcome::Recovered) => Outcome::Recovered,
-        None if as_of_ns.saturating_sub(open_wall_ns) < DAY_NS => Outcome::Open,
-        None => Outcome::Unsealed,
-    };
-    let cosigned = seal.is_some_and(|(record, _)| {
-        let latest_ns = record.event.wall_ns.saturating_add(DAY_NS);
-        let latest_s = u64::try_from(latest_ns / NS_PER_S).unwrap_or(0);
-        witnessed.first_covering(record.event.index).is_some_and(|time_s| time_s <= latest_s)
-    });
-    let day = utc_day(open_wall_ns);
-    let boundary = boundary_over(&records);
-    Some(Session {
-        id: opening.event.session?,
-        open,
-        open_index,
-        open_wall_ns,
-        open_tier: opening.event.tier,
-        seal_index: seal.map(|(record, _)| record.event.index),
-        outcome,
-        boundary,
-        cosigned,
-        day_covered: witnessed.covers_on(day, open_index) && !stepped.contains(&day),
-        sandboxed: false,
-        before_epoch: false,
-        records,
-    })
+/// What surrounds all sessions.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// The end of the window.
+    pub(crate) as_of_ns: i64,
+    /// What cosigned checkpoints say about time.
+    pub(crate) witnessed: Witnessed,
+    /// Days that a clock step or rollback touches.
+    pub(crate) stepped: BTreeSet<i64>,
+    /// Sessions opened below it are listed and do not count.
+    pub(crate) epoch: u64,
+}
+
+impl Session {
+    /// From all its events, in log order.
+    pub(crate) fn of(place: &Place, records: &[EventRecord], around: &Surroundings) -> Option<Session> {
+        let opening = records.iter().find(|record| record.event.index == place.open_index)?;
+        let Some(Fields::SessionOpen(open)) = &opening.fields else { return None };
+        let seal = records.iter().find_map(|record| match &record.fields {
+            Some(Fields::SessionSeal(seal)) => Some((record, seal)),
+            _ => None,
+        });
+        let open_wall_ns = opening.event.wall_ns;
+        let outcome = match seal.map(|(_, seal)| seal.outcome) {
+            Some(SessionOutcome::Sealed) => Outcome::Sealed,
+            Some(SessionOutcome::Interrupted) => Outcome::Interrupted,
+            Some(SessionOutcome::Recovered) => Outcome::Recovered,
+            None if around.as_of_ns.saturating_sub(open_wall_ns) < DAY_NS => Outcome::Open,
+            None => Outcome::Unsealed,
+        };
+        let cosigned = seal.is_some_and(|(record, _)| {
+            let latest_ns = record.event.wall_ns.saturating_add(DAY_NS);
+            let latest_s = u64::try_from(latest_ns / NS_PER_S).unwrap_or(0);
+            around.witnessed.first_covering(record.event.index).is_some_and(|time_s| time_s <= latest_s)
+        });
+        let day = utc_day(open_wall_ns);
+        let boundary = boundary_over(records);
+        let reached = match boundary {
+            Boundary::Violated(index) => reached_at(records, index),
+            _ => String::new(),
+        };
+        let continued = |record: &EventRecord| matches!(record.fields, Some(Fields::SessionContinued(_)));
+        Some(Session {
+            id: opening.event.session?,
+            open: open.clone(),
+            open_index: place.open_index,
+            open_wall_ns,
+            open_tier: opening.event.tier,
+            seal_index: seal.map(|(record, _)| record.event.index),
+            events: (records.len() - usize::from(seal.is_some())) as u64,
+            outcome,
+            boundary,
+            reached,
+            continues: continues(records),
+            is_continued: records.iter().any(continued),
+            provider_key_reached: records.iter().any(reaches_provider_key),
+            cosigned,
+            day_covered: around.witnessed.covers_on(day, place.open_index) && !around.stepped.contains(&day),
+            sandboxed: false,
+            before_epoch: place.open_index < around.epoch,
+        })
+    }
 }
 
 /// Days that a clock step or rollback touches; a step over years touches its ends only, and every
 /// day between has no session of its own.
-fn stepped_days(records: &[&EventRecord]) -> BTreeSet<i64> {
-    let spans = records.iter().copied().filter_map(clock_span);
+pub(crate) fn stepped_days(records: &[EventRecord]) -> BTreeSet<i64> {
+    let spans = records.iter().filter_map(clock_span);
     spans.flat_map(|(from, to)| (utc_day(from)..=utc_day(to)).take(4_000).chain([utc_day(to)])).collect()
 }

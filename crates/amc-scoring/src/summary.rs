@@ -15,28 +15,37 @@ use crate::report::{
 };
 use crate::sessions::{Outcome, Session};
 
-/// Models by provider, most used first.
-pub(crate) fn models(calls: &[Exchange<'_>]) -> Vec<ModelUse> {
-    let cut = |name: &String| name.chars().take(MODEL_CHARS_MAX).collect::<String>();
-    let mut said: BTreeMap<_, u64> = BTreeMap::new();
-    for call in calls {
-        let answered = call.response.and_then(|(_, response)| response.model.as_ref());
-        *said.entry((&call.request.provider, call.request.model.as_ref(), answered)).or_default() += 1;
+/// Calls by provider, model asked for and model that answered; names are cut.
+#[derive(Debug, Default)]
+pub(crate) struct Models(BTreeMap<(String, Option<String>, Option<String>), u64>);
+
+impl Models {
+    /// Counts the calls of a session.
+    pub(crate) fn count(&mut self, calls: &[Exchange<'_>]) {
+        let cut = |name: &String| name.chars().take(MODEL_CHARS_MAX).collect::<String>();
+        let mut said: BTreeMap<_, u64> = BTreeMap::new();
+        for call in calls {
+            let answered = call.response.and_then(|(_, response)| response.model.as_ref());
+            *said.entry((&call.request.provider, call.request.model.as_ref(), answered)).or_default() += 1;
+        }
+        // Names are cut once each; some that differ become one.
+        for ((provider, asked, answered), calls) in said {
+            *self.0.entry((provider.clone(), asked.map(cut), answered.map(cut))).or_default() += calls;
+        }
     }
-    // Names are cut once each; some that differ become one.
-    let mut found: BTreeMap<_, u64> = BTreeMap::new();
-    for ((provider, asked, answered), calls) in said {
-        *found.entry((provider.clone(), asked.map(cut), answered.map(cut))).or_default() += calls;
+
+    /// Most used first.
+    pub(crate) fn finish(self) -> Vec<ModelUse> {
+        let named = |((provider, asked, answered), calls)| ModelUse { provider, asked, answered, calls };
+        let mut models: Vec<ModelUse> = self.0.into_iter().map(named).collect();
+        models.sort_by_key(|model| std::cmp::Reverse(model.calls));
+        models.truncate(MODELS_MAX);
+        models
     }
-    let named = |((provider, asked, answered), calls)| ModelUse { provider, asked, answered, calls };
-    let mut models: Vec<ModelUse> = found.into_iter().map(named).collect();
-    models.sort_by_key(|model| std::cmp::Reverse(model.calls));
-    models.truncate(MODELS_MAX);
-    models
 }
 
 /// A session as the report shows it.
-pub(crate) fn session_result(session: &Session<'_>) -> SessionResult {
+pub(crate) fn session_result(session: &Session) -> SessionResult {
     let (purpose, reason) = match session.open.purpose {
         _ if session.before_epoch => (session.open.purpose, "listed only: it opened before the boundary epoch"),
         _ if session.outcome == Outcome::Open => (session.open.purpose, "still open and younger than a day"),
@@ -65,7 +74,7 @@ pub(crate) fn session_result(session: &Session<'_>) -> SessionResult {
         outcome: session.outcome.as_str().to_owned(),
         boundary: session.boundary.as_str().to_owned(),
         cosigned: session.cosigned,
-        events: session.events(),
+        events: session.events,
         counted: session.counted(),
         reason: reason.to_owned(),
     }

@@ -292,7 +292,7 @@ fn a_selection_carries_what_is_handed_in_and_gives_the_same_report() {
     world.wait_s(40 * 86_400);
     world.days(2, 2);
     let at = (world.now.wall_ns + 1_000_000_000, 14 * 86_400);
-    let chosen = amc_scoring::select_evidence(&world.agent, at.0, at.1, records(&world.evidence.events));
+    let chosen = world.select(at, &world.evidence.events);
     let picked: Vec<_> =
         world.evidence.events.iter().filter(|event| chosen.contains(&event.event.index)).cloned().collect();
     assert!(picked.len() < world.evidence.events.len() && chosen.contains(&index));

@@ -5,10 +5,10 @@ use amc_core::kinds::*;
 use amc_core::timestamp::NS_PER_S;
 use amc_core::{FindingCode, Tier};
 use amc_evidence::VerifiedEvent;
-use amc_scoring::{Claims, Label, Report, Status, Target, select_audit, select_evidence};
+use amc_scoring::{Claims, Label, Report, Status, Target, select_audit};
 
 fn selected(world: &World, as_of_ns: i64, window_s: u64) -> (Vec<VerifiedEvent>, Vec<VerifiedEvent>) {
-    let chosen = select_evidence(&world.agent, as_of_ns, window_s, records(&world.evidence.events));
+    let chosen = world.select((as_of_ns, window_s), &world.evidence.events);
     let evidence = world.evidence.events.iter().filter(|event| chosen.contains(&event.event.index)).cloned().collect();
     let chosen = select_audit(&world.agent, records(&world.audit.events));
     let audit = world.audit.events.iter().filter(|event| chosen.contains(&event.event.index)).cloned().collect();
@@ -64,7 +64,7 @@ fn the_whole_log_and_the_selection_give_the_same_bytes_in_any_order() {
         let (evidence, audit) = selected(&world, at.0, at.1);
         let part = world.score_of(&bank, at, (&evidence, &audit), None, None);
         assert_eq!(text(&whole), text(&part), "window of {days} days");
-        let again = select_evidence(&world.agent, at.0, at.1, records(&evidence));
+        let again = world.select(at, &evidence);
         assert_eq!(again.len(), evidence.len(), "selecting from a selection gives the selection");
         let backwards: Vec<_> = world.evidence.events.iter().rev().cloned().collect();
         let audit: Vec<_> = audit.into_iter().rev().collect();

@@ -1,6 +1,8 @@
 //! A small world for tests: two logs with real keys, written by the same state machine that
 //! verifiers run, on a clock that the test turns.
 
+use std::collections::BTreeSet;
+
 use amc_core::kinds::*;
 use amc_core::timestamp::{NS_PER_DAY, NS_PER_S, to_rfc3339};
 use amc_core::{AgentId, Digest, Instant, LeaseId, SessionId, Tier, WorkspaceName};
@@ -14,7 +16,7 @@ use amc_evidence::receipt::claims_of;
 use amc_evidence::{
     Content, Draft, EventRecord, EventTrust, KeyHistory, LogState, PayloadRef, SessionPlan, SignedEvent, VerifiedEvent,
 };
-use amc_scoring::{Bank, Claims, Report, SHIPPED_BANK, ScoreInput, Target};
+use amc_scoring::{Bank, Claims, Report, SHIPPED_BANK, ScoreInput, Selector, Target};
 use ed25519_dalek::{Signer, SigningKey};
 
 /// 2026-01-01T00:00:00Z.
@@ -410,7 +412,7 @@ impl World {
             agent: &self.agent,
             evidence_head: self.evidence.head(),
             audit_head: self.audit.head(),
-            evidence,
+            evidence: &evidence,
             audit,
             bank,
             as_of_ns,
@@ -418,6 +420,15 @@ impl World {
             claims,
             target,
         })
+        .expect("events in memory can be read")
+    }
+
+    /// Indices of those of these events that a run of the world's agent reads.
+    pub(crate) fn select(&self, (as_of_ns, window_s): (i64, u64), events: &[VerifiedEvent]) -> BTreeSet<u64> {
+        let mut selector = Selector::new(&self.agent, as_of_ns, window_s);
+        records(events).for_each(|record| selector.take(record));
+        let selected = selector.finish();
+        records(events).filter(|record| selected.contains(record)).map(|record| record.event.index).collect()
     }
 }
 

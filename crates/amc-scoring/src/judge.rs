@@ -1,0 +1,230 @@
+//! The second reading: one session after the other becomes facts, findings and a line of the report, and its events are
+//! let go. What is in memory at a time is the sessions that are open there.
+
+use std::collections::BTreeMap;
+
+use amc_core::kinds::SessionPurpose;
+use amc_core::{AgentId, Finding, FindingCode, SessionId};
+use amc_evidence::EventRecord;
+
+use crate::bank::Limits;
+use crate::coalesce::Collector;
+use crate::configs::Configs;
+use crate::correlate::{Correlated, Keys};
+use crate::detect::{self, Ground, Whole};
+use crate::report::Upstream;
+use crate::select::{Selected, lean};
+use crate::sessions::{Session, Sessions, Surroundings};
+use crate::summary::Models;
+use crate::upstreams::Upstreams;
+
+/// What is known before a session is judged.
+pub(crate) struct Known<'k> {
+    pub(crate) agent: &'k AgentId,
+    pub(crate) selected: &'k Selected<'k>,
+    pub(crate) around: &'k Surroundings,
+    pub(crate) configs: &'k Configs<'k>,
+    pub(crate) keys: &'k Keys<'k>,
+    pub(crate) limits: &'k Limits,
+    pub(crate) upstreams: &'k Upstreams<'k>,
+}
+
+/// What all sessions gave.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    pub(crate) sessions: Sessions,
+    pub(crate) correlated: Correlated,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) models: Models,
+    /// Keys of its own that the agent sent, by provider.
+    pub(crate) own_keys: BTreeMap<String, OwnKey>,
+    /// Whether it reached a provider's own host through the egress proxy.
+    pub(crate) past_gateway: bool,
+    /// Connections that the egress proxy refused.
+    pub(crate) egress_blocked: u64,
+}
+
+/// A key of its own that the agent sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OwnKey {
+    /// Position of the session in which it was first sent; those outside of sessions come last.
+    pub(crate) session: usize,
+    /// The first event of it there.
+    pub(crate) index: u64,
+    pub(crate) times: u64,
+}
+
+/// Takes the selected events in log order.
+pub(crate) struct Judge<'k> {
+    known: Known<'k>,
+    /// Session by opening: its position in the run.
+    positions: BTreeMap<u64, usize>,
+    /// First and last event of each session of the agent's work in the window.
+    work: Vec<(u64, u64)>,
+    /// The last session before the window.
+    before: Option<u64>,
+    /// How many sessions go on with this one and are not judged yet.
+    wanted_by: BTreeMap<SessionId, usize>,
+    open: BTreeMap<SessionId, Vec<EventRecord>>,
+    /// Judged, and wanted by one that goes on with it.
+    kept: BTreeMap<SessionId, Vec<EventRecord>>,
+    /// Ended, and the one that it goes on with is not judged yet.
+    waiting: BTreeMap<SessionId, Vec<EventRecord>>,
+    list: Vec<Option<Session>>,
+    facts: Collector,
+    counts: BTreeMap<(String, Option<String>), u64>,
+    judged: Judged,
+}
+
+impl<'k> Judge<'k> {
+    pub(crate) fn new(known: Known<'k>, facts: Collector) -> Self {
+        let places = || known.selected.places.values();
+        let in_window = || places().filter(|place| known.selected.in_window(place.open_index));
+        let mut opens: Vec<u64> = in_window().map(|place| place.open_index).collect();
+        opens.sort_unstable();
+        let positions: BTreeMap<u64, usize> = opens.iter().enumerate().map(|(at, open)| (*open, at)).collect();
+        let is_work = |place: &&crate::select::Place| place.purpose == SessionPurpose::Agent;
+        let work = in_window().filter(is_work);
+        let work = work.map(|place| (place.open_index, place.seal_index.unwrap_or(u64::MAX))).collect();
+        let outside = places().map(|place| place.open_index).filter(|open| !positions.contains_key(open));
+        let before = outside.max();
+        let mut wanted_by: BTreeMap<SessionId, usize> = BTreeMap::new();
+        for previous in in_window().filter_map(|place| place.previous) {
+            *wanted_by.entry(previous).or_default() += 1;
+        }
+        let list = vec![None; opens.len()];
+        let (open, kept, waiting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (counts, judged) = (BTreeMap::new(), Judged::default());
+        Judge { known, positions, work, before, wanted_by, open, kept, waiting, list, facts, counts, judged }
+    }
+
+    /// Whether the events of the session with this opening are looked at.
+    fn is_looked_at(&self, open_index: u64) -> bool {
+        self.positions.contains_key(&open_index) || self.before == Some(open_index)
+    }
+
+    /// Takes the next event of the log that belongs to a carried session.
+    pub(crate) fn take(&mut self, session: SessionId, record: &EventRecord) {
+        let Some(place) = self.known.selected.places.get(&session) else { return };
+        if !self.is_looked_at(place.open_index) {
+            return;
+        }
+        self.open.entry(session).or_default().push(lean(record));
+        if record.event.index == place.last_index
+            && let Some(records) = self.open.remove(&session)
+        {
+            self.end(session, records);
+        }
+    }
+
+    /// The session that this one goes on with, where that is looked at.
+    fn previous(&self, session: SessionId) -> Option<SessionId> {
+        let previous = self.known.selected.places.get(&session)?.previous?;
+        let place = self.known.selected.places.get(&previous)?;
+        (previous != session && self.is_looked_at(place.open_index)).then_some(previous)
+    }
+
+    fn end(&mut self, session: SessionId, records: Vec<EventRecord>) {
+        let is_ready = self.previous(session).is_none_or(|previous| self.kept.contains_key(&previous));
+        if !is_ready {
+            self.waiting.insert(session, records);
+            return;
+        }
+        self.judge(session, records);
+        let ready = |(next, _): &(&SessionId, _)| self.previous(**next) == Some(session);
+        let next: Vec<SessionId> = self.waiting.iter().filter(ready).map(|(next, _)| *next).collect();
+        for next in next {
+            if let Some(records) = self.waiting.remove(&next) {
+                self.end(next, records);
+            }
+        }
+    }
+
+    fn judge(&mut self, id: SessionId, records: Vec<EventRecord>) {
+        let previous = self.previous(id);
+        let place = &self.known.selected.places[&id];
+        if let Some(session) = Session::of(place, &records, self.known.around) {
+            match self.positions.get(&place.open_index).copied() {
+                Some(position) => self.judge_at(position, session, &records, previous),
+                None => self.judged.sessions.number_before = session.open.number,
+            }
+        }
+        if let Some(previous) = previous {
+            let wanted = self.wanted_by.entry(previous).or_default();
+            *wanted = wanted.saturating_sub(1);
+            if *wanted == 0 {
+                self.kept.remove(&previous);
+            }
+        }
+        if self.wanted_by.get(&id).is_some_and(|wanted| *wanted > 0) {
+            self.kept.insert(id, records);
+        }
+    }
+
+    fn judge_at(&mut self, position: usize, session: Session, records: &[EventRecord], previous: Option<SessionId>) {
+        let known = &self.known;
+        let (mut calls, mut lines) = (Vec::new(), Vec::new());
+        if session.is_work() {
+            calls = detect::exchanges(records);
+            known.upstreams.count(&calls, &mut self.counts);
+            self.judged.models.count(&calls);
+            self.judged.past_gateway |= detect::egress_hosts(records).any(|host| known.upstreams.is_host(host));
+            let previous = previous.and_then(|id| Some((id, self.kept.get(&id)?.as_slice())));
+            lines = self.judged.correlated.judge(known.agent, known.keys, &session, records, previous);
+        }
+        let ground = Ground { configs: known.configs, limits: known.limits, work: &self.work };
+        detect::detect(Whole { session: &session, records, position }, ground, &calls, &lines, &mut self.facts);
+        if session.is_work() {
+            self.egress_finding(&session, records);
+            self.own_keys(position, records);
+        }
+        self.list[position] = Some(session);
+    }
+
+    /// A finding about connections that the egress proxy refused.
+    fn egress_finding(&mut self, session: &Session, records: &[EventRecord]) {
+        let mut blocked = detect::egress_blocked(records);
+        let Some(first) = blocked.next().map(|record| record.event.index) else { return };
+        let count = 1 + blocked.count() as u64;
+        self.judged.egress_blocked += count;
+        let what = format!(
+            "the agent of session {} (number {}) tried {count} connection(s) that are not allowed; the events say which",
+            session.id, session.open.number,
+        );
+        let subject = format!("evidence#{first}");
+        self.judged.findings.push(Finding::warn(FindingCode::NetworkEgressBlocked, subject, what));
+    }
+
+    fn own_keys(&mut self, session: usize, records: &[EventRecord]) {
+        for (record, ignored) in detect::own_keys(records) {
+            note_own_key(&mut self.judged.own_keys, &ignored.provider, session, record.event.index);
+        }
+    }
+
+    /// What all of them gave, and the facts.
+    pub(crate) fn finish(mut self) -> (Judged, Collector) {
+        // Sessions that go on with one another in a circle, which the monitor never writes.
+        let places = &self.known.selected.places;
+        let mut left: Vec<SessionId> = self.waiting.keys().copied().collect();
+        left.sort_by_key(|session| places[session].open_index);
+        for session in left {
+            if let Some(records) = self.waiting.remove(&session) {
+                self.judge(session, records);
+            }
+        }
+        let Judge { known, list, counts, facts, mut judged, .. } = self;
+        judged.sessions.list = list.into_iter().flatten().collect();
+        judged.sessions.last_number = known.selected.head.as_ref().map_or(0, |(_, head)| head.last_number);
+        judged.upstreams = Upstreams::finish(counts);
+        judged.correlated.finish(known.agent);
+        (judged, facts)
+    }
+}
+
+/// Counts a key of its own that the agent sent.
+pub(crate) fn note_own_key(keys: &mut BTreeMap<String, OwnKey>, provider: &str, session: usize, index: u64) {
+    let first = OwnKey { session, index, times: 0 };
+    let known = keys.entry(provider.to_owned()).or_insert(first);
+    *known = OwnKey { times: known.times + 1, ..if first.session < known.session { first } else { *known } };
+}
