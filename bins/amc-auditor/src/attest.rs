@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::configs;
-use crate::logs::VerifiedLog;
+use crate::logs::EvidenceLog;
 use crate::unlock::{Unlocked, unlock};
 
 /// The largest file that `amc ingest` takes.
@@ -75,7 +75,7 @@ pub(crate) fn attest(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> 
     let now_ns = unlocked.clock.now().wall_ns;
     // All are looked at before any is signed.
     let looked = plan.events.iter().map(|index| look(&logs.evidence, plan, *index, file.as_deref(), now_ns));
-    let looked: Vec<Looked<'_>> = looked.collect::<Result<_, _>>()?;
+    let looked: Vec<Looked> = looked.collect::<Result<_, _>>()?;
     let mut done = Vec::new();
     let mut text = String::new();
     for one in looked {
@@ -95,26 +95,21 @@ pub(crate) fn attest(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> 
 }
 
 /// An event that was handed in, with its file looked at.
-struct Looked<'a> {
-    record: &'a VerifiedEvent,
-    ingested: &'a Ingested,
+struct Looked {
+    record: VerifiedEvent,
+    ingested: Ingested,
     expires_ns: i64,
 }
 
-fn look<'a>(
-    evidence: &'a VerifiedLog,
-    plan: &Plan,
-    index: u64,
-    file: Option<&[u8]>,
-    now_ns: i64,
-) -> Result<Looked<'a>, Failure> {
+fn look(evidence: &EvidenceLog, plan: &Plan, index: u64, file: Option<&[u8]>, now_ns: i64) -> Result<Looked, Failure> {
     let wrong = |what: &str| Failure::wrong(format!("event {index} of the evidence log {what}; nothing was attested"));
-    let record = evidence.events.iter().find(|record| record.event.index == index);
+    let record = evidence.event(index)?;
     let record = record.ok_or_else(|| wrong("does not exist, or is about another agent"))?;
     let Some(Fields::Ingested(ingested)) = &record.fields else {
         return Err(wrong("was observed and not handed in: only what `amc ingest` recorded is attested"));
     };
-    if !holds(evidence, record, file)? {
+    let ingested = ingested.clone();
+    if !holds(evidence, &record, file)? {
         return Err(wrong("names a file that is not kept whole here; hand it over with --file"));
     }
     let length_ns = i64::try_from(plan.expires).ok().and_then(|seconds| seconds.checked_mul(NS_PER_S));
@@ -127,7 +122,7 @@ fn look<'a>(
 }
 
 /// Whether the file that the event names is here, byte for byte.
-fn holds(evidence: &VerifiedLog, record: &VerifiedEvent, file: Option<&[u8]>) -> Result<bool, Failure> {
+fn holds(evidence: &EvidenceLog, record: &VerifiedEvent, file: Option<&[u8]>) -> Result<bool, Failure> {
     let Some(payload) = &record.event.payload else { return Ok(false) };
     if let Some(file) = file {
         return Ok(amc_crypto::sha256(file) == payload.wire_sha256);
@@ -141,7 +136,7 @@ fn holds(evidence: &VerifiedLog, record: &VerifiedEvent, file: Option<&[u8]>) ->
     Ok(bytes.is_some_and(|bytes| amc_crypto::sha256(&bytes) == payload.wire_sha256))
 }
 
-fn sign(unlocked: &Unlocked, plan: &Plan, evidence: &VerifiedLog, looked: &Looked<'_>) -> Result<Attested, Failure> {
+fn sign(unlocked: &Unlocked, plan: &Plan, evidence: &EvidenceLog, looked: &Looked) -> Result<Attested, Failure> {
     let Looked { record, ingested, expires_ns } = looked;
     let log = evidence.reader.checkpoint().origin.clone();
     let payload = record.event.payload.as_ref().expect("its file was compared");

@@ -20,7 +20,7 @@ use amc_workspace::{AgentConfig, Answer, Failure, Opening, SignedFile, agent_of_
 use clap::Args;
 use serde_json::json;
 
-use crate::logs::{BothLogs, VerifiedLog};
+use crate::logs::{BothLogs, EvidenceLog, VerifiedLog};
 use crate::monitor;
 use crate::unlock::{Unlocked, unlock};
 
@@ -188,7 +188,7 @@ fn write(
     unlocked: &Unlocked,
     plan: &Wanted<'_>,
     stored: &StoredRun,
-    (evidence, evidence_note): (&VerifiedLog, &Note),
+    (evidence, evidence_note): (&EvidenceLog, &Note),
     (audit, audit_note): (&VerifiedLog, &Note),
 ) -> Result<ExportSummary, Failure> {
     let keys = unlocked.home.auditor_keys(&unlocked.policy).map_err(Failure::wrong)?;
@@ -210,7 +210,7 @@ fn write(
         report: &stored.report,
         seal: &stored.seal,
         evidence: LogPart {
-            events: &evidence.events,
+            events: evidence,
             checkpoint: evidence_note,
             tree: &evidence.reader.tree().map_err(Failure::unable)?,
         },

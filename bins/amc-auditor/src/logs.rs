@@ -1,16 +1,18 @@
 //! Reading the logs as an auditor: verified whole, before anything rests on them.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use amc_core::kinds::Role;
 use amc_core::{AgentId, Finding};
-use amc_crypto::Note;
-use amc_evidence::VerifiedEvent;
+use amc_crypto::{Note, Unverified};
+use amc_evidence::{Seen, VerifiedEvent};
 use amc_ledger::line::Statements;
 use amc_ledger::pair::{PairOptions, verify_pair};
 use amc_ledger::witness::{self, WitnessError};
 use amc_ledger::{LogReader, VerifyMode, line};
+use amc_scoring::{EvidenceSource, SourceError};
 use amc_workspace::opening::now_s;
 use amc_workspace::{Answer, Failure, Opening};
 use serde_json::json;
@@ -21,6 +23,43 @@ use crate::unlock::{Unlocked, unlock};
 pub(crate) struct VerifiedLog {
     pub(crate) reader: LogReader,
     pub(crate) events: Vec<VerifiedEvent>,
+}
+
+/// The evidence log, verified. Its events are read again where they are needed, and must be those that verified.
+pub(crate) struct EvidenceLog {
+    pub(crate) reader: LogReader,
+    /// Those that are about the agent, or about none: index and what was seen.
+    seen: Vec<(u64, Seen)>,
+    /// Whether any is about the agent.
+    pub(crate) is_of_agent: bool,
+}
+
+impl EvidenceLog {
+    /// An event that is about the agent, or about none.
+    pub(crate) fn event(&self, index: u64) -> Result<Option<VerifiedEvent>, Failure> {
+        let Ok(at) = self.seen.binary_search_by_key(&index, |(index, _)| *index) else { return Ok(None) };
+        let stored = self.reader.event(index).map_err(Failure::unable)?;
+        let seen = &self.seen[at].1;
+        stored.map(|stored| Unverified::new(stored.signed).verify(seen)).transpose().map_err(Failure::bad)
+    }
+}
+
+impl EvidenceSource for EvidenceLog {
+    fn read(&self, take: &mut dyn FnMut(Cow<'_, VerifiedEvent>)) -> Result<(), SourceError> {
+        let mut wanted = self.seen.iter().peekable();
+        for stored in self.reader.events(0) {
+            let Some((index, seen)) = wanted.peek() else { return Ok(()) };
+            let stored = stored?;
+            if stored.index == *index {
+                take(Cow::Owned(Unverified::new(stored.signed).verify(seen)?));
+                wanted.next();
+            }
+        }
+        match wanted.next() {
+            None => Ok(()),
+            Some((index, _)) => Err(format!("event {index} verified and cannot be found again").into()),
+        }
+    }
 }
 
 impl Unlocked {
@@ -44,11 +83,11 @@ impl Unlocked {
     }
 
     /// Verifies both logs, each against its key and against what the other role cosigned of it. All of
-    /// the evidence is verified; kept is what is about this agent, or about none.
+    /// the evidence is verified; read again can be what is about this agent, or about none.
     pub(crate) fn verified_logs(&self, evidence_dir: &Path, agent: &AgentId) -> Result<BothLogs, Failure> {
         let audit_dir = self.home.log(Role::Auditor);
         let options = PairOptions { policy: &self.policy, mode: VerifyMode::Full, brought: &[], progress: None };
-        let (mut evidence, mut audit) = (Vec::new(), Vec::new());
+        let (mut seen, mut audit, mut is_of_agent) = (Vec::new(), Vec::new(), false);
         let mut agents = BTreeSet::new();
         let verdict = verify_pair(Some(evidence_dir), Some(&audit_dir), &options, &mut |role, event| match role {
             Role::Monitor => match &event.event.agent {
@@ -57,7 +96,10 @@ impl Unlocked {
                         agents.insert(other.clone());
                     }
                 }
-                _ => evidence.push(event),
+                about => {
+                    is_of_agent |= about.is_some();
+                    seen.push((event.event.index, Seen::of(&event)));
+                }
             },
             Role::Auditor => audit.push(event),
         });
@@ -67,18 +109,16 @@ impl Unlocked {
             let failure = Failure::bad("the logs do not verify, so nothing rests on them");
             return Err(findings.into_iter().fold(failure, Failure::with));
         }
-        let open = |dir: &Path, events| {
-            let reader = LogReader::open(dir).map_err(Failure::wrong)?;
-            Ok::<_, Failure>(VerifiedLog { reader, events })
-        };
-        let (evidence, audit) = (open(evidence_dir, evidence)?, open(&audit_dir, audit)?);
+        let open = |dir: &Path| LogReader::open(dir).map_err(Failure::wrong);
+        let evidence = EvidenceLog { reader: open(evidence_dir)?, seen, is_of_agent };
+        let audit = VerifiedLog { reader: open(&audit_dir)?, events: audit };
         Ok(BothLogs { evidence, audit, other_agents: agents, findings, statements: verdict.statements })
     }
 }
 
 /// Both logs, each verified against its key and against what the other role cosigned of it.
 pub(crate) struct BothLogs {
-    pub(crate) evidence: VerifiedLog,
+    pub(crate) evidence: EvidenceLog,
     pub(crate) audit: VerifiedLog,
     /// Agents of the evidence log whose events were verified and not kept.
     pub(crate) other_agents: BTreeSet<AgentId>,

@@ -11,7 +11,7 @@ use amc_core::timestamp::from_rfc3339;
 use amc_core::{AgentId, Clock as _, Finding, Tier, limits};
 use amc_crypto::signer::StatementSigner as _;
 use amc_crypto::{Checkpoint, Note};
-use amc_evidence::{Draft, VerifiedEvent};
+use amc_evidence::Draft;
 use amc_scoring::{Bank, Claims, Report, ScoreInput, Status, render, score};
 use amc_workspace::home::{self, Home};
 use amc_workspace::{Answer, Failure, Opening, SignedFile, duration};
@@ -59,7 +59,7 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     let cosigned = unlocked.cosign(&evidence_dir)?;
     let BothLogs { evidence, audit, findings, other_agents, .. } =
         unlocked.verified_logs(&evidence_dir, &plan.agent)?;
-    if !is_recorded(&evidence.events, &plan.agent) {
+    if !evidence.is_of_agent {
         unlocked.writer.close().map_err(Failure::unable)?;
         return Err(never_recorded(&plan.agent, &other_agents));
     }
@@ -69,14 +69,15 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
         agent: &plan.agent,
         evidence_head: head_of(&cosigned)?,
         audit_head: head_of(audit.reader.latest_checkpoint())?,
-        evidence: &evidence.events,
+        evidence: &evidence,
         audit: &audit.events,
         bank: &bank,
         as_of_ns: as_of_ns.unwrap_or_else(|| unlocked.clock.now().wall_ns),
         window_s: plan.window,
         claims: claims.as_ref(),
         target: target.as_ref().map(|target| &target.target),
-    });
+    })
+    .map_err(|error| Failure::bad(format!("the evidence log cannot be read a second time: {error}")))?;
     let target = target.as_ref().map(|target| &target.file);
     let inputs = Inputs { claims: claims_bytes.as_deref(), target, bank: &bank_file };
     let dir = seal_and_store(&unlocked, &report, &inputs)?;
@@ -85,10 +86,6 @@ pub(crate) fn run(opening: &Opening, plan: &Plan) -> Result<Answer, Failure> {
     writer.close().map_err(Failure::unable)?;
     let cosigned = monitor::cosign(&home, &passphrase);
     Ok(answer(&report, &dir, findings, cosigned.err().as_deref()))
-}
-
-fn is_recorded(evidence: &[VerifiedEvent], agent: &AgentId) -> bool {
-    evidence.iter().any(|record| record.event.agent.as_ref() == Some(agent))
 }
 
 /// A run stays in the audit log for ever, so a misspelt agent makes none. An agent with sessions, none of them in the

@@ -1,10 +1,11 @@
 //! Verifying and showing bundles, anywhere, with pinned keys alone.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 use amc_bundle::BundleVerdict;
+use amc_bundle::archive::TOTAL_BYTES_MAX;
 use amc_core::{Clock as _, Finding, FindingCode};
 use amc_crypto::TrustPolicy;
 use amc_workspace::{Answer, Failure, Opening, SystemClock};
@@ -12,9 +13,21 @@ use serde_json::json;
 
 use crate::trust;
 
-pub(crate) fn open(path: &Path) -> Result<BufReader<File>, Failure> {
-    let file = File::open(path).map_err(|error| Failure::wrong(format!("cannot read {}: {error}", path.display())))?;
-    Ok(BufReader::new(file))
+/// A file that can be read twice.
+pub(crate) trait Source: Read + Seek {}
+
+impl<T: Read + Seek> Source for T {}
+
+/// A file as it is, and what comes from a pipe as it came.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn Source>, Failure> {
+    let describe = |error| Failure::wrong(format!("cannot read {}: {error}", path.display()));
+    let mut file = File::open(path).map_err(describe)?;
+    if file.stream_position().is_ok() {
+        return Ok(Box::new(BufReader::new(file)));
+    }
+    let mut bytes = Vec::new();
+    file.take(TOTAL_BYTES_MAX).read_to_end(&mut bytes).map_err(describe)?;
+    Ok(Box::new(Cursor::new(bytes)))
 }
 
 pub(crate) fn verdict(path: &Path, policy: &TrustPolicy) -> Result<BundleVerdict, Failure> {

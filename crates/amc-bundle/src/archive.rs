@@ -176,6 +176,11 @@ impl<R: Read> ArchiveReader<R> {
         Ok(bytes)
     }
 
+    /// What it reads from.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+
     /// Bytes read so far.
     pub const fn offset(&self) -> u64 {
         self.offset

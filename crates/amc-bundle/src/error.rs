@@ -61,4 +61,7 @@ pub enum VerifyError {
         /// Why.
         source: io::Error,
     },
+    /// Reading the events a second time failed, or gave other bytes than verified.
+    #[error("the bundle's events cannot be read a second time: {0}; leave the file as it is while it is verified")]
+    Again(#[source] io::Error),
 }

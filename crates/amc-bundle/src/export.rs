@@ -3,6 +3,7 @@
 //! The caller has verified what it passes in (events are [`VerifiedEvent`]s). What is chosen from
 //! them is what [`amc_scoring`] says that it reads, no event more.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,7 +16,7 @@ use amc_crypto::merkle::{HashReader, multiproof, verify_multiproof};
 use amc_crypto::signer::StatementSigner;
 use amc_crypto::{Checkpoint, Note};
 use amc_evidence::VerifiedEvent;
-use amc_scoring::{Report, render};
+use amc_scoring::{EvidenceSource, Report, Selector, SourceError, render};
 
 use crate::archive::ArchiveWriter;
 use crate::error::ExportError;
@@ -23,10 +24,10 @@ use crate::manifest::{BUNDLE_VERSION, BundlePredicate, Manifest, MemberEntry, Pa
 use crate::{member, payloads, records};
 
 /// One log's side of a bundle.
-#[derive(Debug, Clone, Copy)]
-pub struct LogPart<'a, T> {
-    /// Verified events in log order: all of the slice, or at least those that the score reads.
-    pub events: &'a [VerifiedEvent],
+pub struct LogPart<'a, T, S: ?Sized = [VerifiedEvent]> {
+    /// Verified events in log order: all of the slice, or at least those that the score reads. Those of the evidence log
+    /// are read more than once.
+    pub events: &'a S,
     /// The cosigned checkpoint that the proof leads to.
     pub checkpoint: &'a Note,
     /// Where the tree's hashes are read from; it has at least the checkpoint's size.
@@ -45,14 +46,13 @@ pub struct SignedBytes<'a> {
 }
 
 /// Everything that goes into a bundle.
-#[derive(Debug, Clone, Copy)]
 pub struct ExportInput<'a, E, A> {
     /// The report, as sealed.
     pub report: &'a Report,
     /// Its seal.
     pub seal: &'a Envelope,
     /// The evidence log; the checkpoint is the one that the report names.
-    pub evidence: LogPart<'a, E>,
+    pub evidence: LogPart<'a, E, dyn EvidenceSource + 'a>,
     /// The audit log; the checkpoint covers the run's own entry.
     pub audit: LogPart<'a, A>,
     /// The question bank, path `bank.toml`.
@@ -94,8 +94,8 @@ pub struct ExportSummary {
 /// Gives a stored payload by digest, or `None` when it is gone.
 pub type PayloadSource<'a> = dyn FnMut(&Digest) -> io::Result<Option<Vec<u8>>> + 'a;
 
-/// Writes a bundle. `spool` is scratch space (an empty temporary file) for the packed payloads,
-/// whose digest must stand in the manifest before them.
+/// Writes a bundle. `spool` is scratch space (an empty temporary file) for the events and the packed payloads, whose
+/// digests must stand in the manifest before them.
 ///
 /// # Errors
 /// [`ExportError`] when pieces do not belong together or something cannot be read, signed or written.
@@ -111,17 +111,25 @@ where
     A: HashReader<Error: Display>,
 {
     let report = input.report;
-    let evidence = choose_evidence(input)?;
     let audit = choose_audit(input)?;
     let mut files = Files::default();
-    files.log(
-        &evidence,
-        &input.evidence,
-        member::EVIDENCE_EVENTS,
-        member::EVIDENCE_PROOF,
-        member::EVIDENCE_CHECKPOINT,
-    )?;
-    files.log(&audit, &input.audit, member::AUDIT_EVENTS, member::AUDIT_PROOF, member::AUDIT_CHECKPOINT)?;
+    let mut spooled = Vec::new();
+    let (evidence, named) = {
+        let mut sink = Hashing { inner: &mut *spool, hasher: BodyHasher::new() };
+        let (places, named) = write_evidence(input, &mut sink)?;
+        sink.flush().map_err(ExportError::Spool)?;
+        let (sha256, size) = sink.hasher.finish();
+        spooled.push((MemberEntry { name: member::EVIDENCE_EVENTS.to_owned(), size, unpacked: None }, sha256));
+        (places, named)
+    };
+    let part = &input.evidence;
+    files.proof(&evidence, part.checkpoint, part.tree, member::EVIDENCE_PROOF, member::EVIDENCE_CHECKPOINT)?;
+    let mut bytes = Vec::new();
+    audit.iter().for_each(|record| records::write_event(&mut bytes, &record.signed));
+    files.add(member::AUDIT_EVENTS, bytes);
+    let places: Places = audit.iter().map(|record| (record.event.index, record.hash)).unzip();
+    let part = &input.audit;
+    files.proof(&places, part.checkpoint, part.tree, member::AUDIT_PROOF, member::AUDIT_CHECKPOINT)?;
     check_inputs(input)?;
     files.run(input);
     let configs = input.configs.iter();
@@ -130,8 +138,9 @@ where
         files.signed(format!("{}{}", member::CONFIG_DIR, config.path), config);
     }
 
-    let wanted = payloads::wanted(evidence.iter().copied())?;
-    let mut packed = None;
+    let evidence_events = evidence.0.len();
+    drop(evidence);
+    let wanted = named.finish()?;
     let mut absent = Vec::new();
     if input.payloads == Payloads::Included {
         let mut sink = Hashing { inner: &mut *spool, hasher: BodyHasher::new() };
@@ -139,11 +148,12 @@ where
         let (sha256, size) = sink.hasher.finish();
         absent = written.absent;
         let name = member::EVIDENCE_PAYLOADS.to_owned();
-        packed = Some((MemberEntry { name, size, unpacked: Some(written.unpacked) }, sha256));
+        spooled.push((MemberEntry { name, size, unpacked: Some(written.unpacked) }, sha256));
     }
 
     let mut listed: Vec<(MemberEntry, Digest)> = files.0.iter().map(|(name, bytes)| list(name, bytes)).collect();
-    listed.extend(packed);
+    // Their order in the archive, too.
+    listed.extend(spooled);
     listed.sort_by(|a, b| a.0.name.cmp(&b.0.name));
     let (members, digests): (Vec<_>, Vec<_>) = listed.into_iter().unzip();
     let payloads_absent = absent.len();
@@ -173,7 +183,7 @@ where
     Ok(ExportSummary {
         bytes: archive.finish()?,
         members: predicate.members.len() + 1,
-        evidence_events: evidence.len(),
+        evidence_events,
         audit_events: audit.len(),
         payloads: if input.payloads == Payloads::Included { wanted.len() - payloads_absent } else { 0 },
         payloads_absent,
@@ -213,17 +223,49 @@ fn list(name: &str, bytes: &[u8]) -> (MemberEntry, Digest) {
     (entry, amc_crypto::sha256(bytes))
 }
 
-/// The events of the slice that the score reads.
-fn choose_evidence<'a, E, A>(input: &ExportInput<'a, E, A>) -> Result<Vec<&'a VerifiedEvent>, ExportError> {
+/// The index and the event_hash of each event.
+type Places = (Vec<u64>, Vec<Digest>);
+
+/// Writes the events of the slice that the score reads; gives their places and the payloads that they name.
+fn write_evidence<E, A>(
+    input: &ExportInput<'_, E, A>,
+    out: &mut impl Write,
+) -> Result<(Places, payloads::Named), ExportError> {
     let report = input.report;
     if checkpoint_of(input.evidence.checkpoint)? != report.evidence {
         let what = "the evidence checkpoint is not the one that the report names";
         return Err(ExportError::Inconsistent(what.into()));
     }
     let as_of = report.as_of_ns().ok_or_else(|| ExportError::Inconsistent("the report's as_of is no time".into()))?;
-    let slice = || input.evidence.events.iter().filter(|record| record.event.index < report.evidence.size);
-    let chosen = amc_scoring::select_evidence(&report.agent, as_of, report.window_s, slice().map(|record| &**record));
-    Ok(slice().filter(|record| chosen.contains(&record.event.index)).collect())
+    let size = report.evidence.size;
+    let mut selector = Selector::new(&report.agent, as_of, report.window_s);
+    let select = &mut |record: Cow<'_, VerifiedEvent>| {
+        if record.event.index < size {
+            selector.take(&record);
+        }
+    };
+    input.evidence.events.read(select).map_err(unread)?;
+    let selected = selector.finish();
+    let (mut places, mut named) = (Places::default(), payloads::Named::default());
+    let (mut bytes, mut written) = (Vec::new(), Ok(()));
+    let write = &mut |record: Cow<'_, VerifiedEvent>| {
+        if written.is_err() || record.event.index >= size || !selected.contains(&record) {
+            return;
+        }
+        places.0.push(record.event.index);
+        places.1.push(record.hash);
+        named.note(&record);
+        bytes.clear();
+        records::write_event(&mut bytes, &record.signed);
+        written = out.write_all(&bytes);
+    };
+    input.evidence.events.read(write).map_err(unread)?;
+    written.map_err(ExportError::Spool)?;
+    Ok((places, named))
+}
+
+fn unread(error: SourceError) -> ExportError {
+    ExportError::Inconsistent(format!("the evidence cannot be read again: {error}"))
 }
 
 /// The audit events of the slice that the score reads, and the run's own entry.
@@ -259,10 +301,10 @@ fn checkpoint_of(note: &Note) -> Result<LogHead, ExportError> {
 
 /// Members that are small enough for memory, by name.
 #[derive(Default)]
-struct Files<'a>(BTreeMap<String, std::borrow::Cow<'a, [u8]>>);
+struct Files<'a>(BTreeMap<String, Cow<'a, [u8]>>);
 
 impl<'a> Files<'a> {
-    fn add(&mut self, name: impl Into<String>, bytes: impl Into<std::borrow::Cow<'a, [u8]>>) {
+    fn add(&mut self, name: impl Into<String>, bytes: impl Into<Cow<'a, [u8]>>) {
         self.0.insert(name.into(), bytes.into());
     }
 
@@ -288,32 +330,28 @@ impl<'a> Files<'a> {
         }
     }
 
-    fn log<T: HashReader<Error: Display>>(
+    /// The checkpoint, and the proof of events under it.
+    fn proof<T: HashReader<Error: Display>>(
         &mut self,
-        chosen: &[&VerifiedEvent],
-        part: &LogPart<'a, T>,
-        events: &str,
+        (indices, leaves): &Places,
+        note: &Note,
+        tree: &T,
         proof: &str,
         checkpoint: &str,
     ) -> Result<(), ExportError> {
-        let head = checkpoint_of(part.checkpoint)?;
+        let head = checkpoint_of(note)?;
         let log = head.origin.clone();
-        let indices: Vec<u64> = chosen.iter().map(|record| record.event.index).collect();
         if indices.is_empty() || !indices.is_sorted_by(|a, b| a < b) || indices.iter().any(|index| *index >= head.size)
         {
             let what = format!("the events of {log} are none, out of order or beyond its checkpoint");
             return Err(ExportError::Inconsistent(what));
         }
-        let hashes = multiproof(part.tree, &indices, head.size);
+        let hashes = multiproof(tree, indices, head.size);
         let hashes = hashes.map_err(|error| ExportError::Tree { log: log.clone(), why: error.to_string() })?;
-        let leaves: Vec<Digest> = chosen.iter().map(|record| record.hash).collect();
-        verify_multiproof(&indices, &leaves, head.size, &hashes, &head.root)
+        verify_multiproof(indices, leaves, head.size, &hashes, &head.root)
             .map_err(|source| ExportError::Proof { log, source })?;
-        let mut bytes = Vec::new();
-        chosen.iter().for_each(|record| records::write_event(&mut bytes, &record.signed));
-        self.add(events, bytes);
         self.add(proof, records::write_proof(&hashes));
-        self.add(checkpoint, part.checkpoint.to_string().into_bytes());
+        self.add(checkpoint, note.to_string().into_bytes());
         Ok(())
     }
 }

@@ -7,7 +7,6 @@
 //! Which payloads must be there follows from the events alone, so the unpacked size is known before
 //! a byte is unpacked, and not one byte more is. Memory is a window and a buffer, at any size.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use amc_core::{Digest, limits};
@@ -19,15 +18,19 @@ use structured_zstd::encoding::{CompressionLevel, StreamingEncoder};
 /// Window that a reader grants a frame: what writers of ours use, many times over.
 const WINDOW_BYTES_MAX: u64 = 8 << 20;
 
-/// The stored payloads that events name: digest and length.
-pub type Wanted = BTreeMap<Digest, u64>;
+/// The stored payloads that events name, each once, ascending by digest.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted(Vec<(Digest, u32)>);
 
 /// Payloads that are not those that the events name.
 #[derive(Debug, thiserror::Error)]
 pub enum PayloadError {
-    /// Two events give one digest two lengths, or one above the bound.
+    /// A length above the bound.
     #[error("event {0} names a stored payload of impossible length")]
     Length(u64),
+    /// Two events give one digest two lengths.
+    #[error("two events name the stored payload {0} with different lengths")]
+    Lengths(Digest),
     /// Not one zstd frame.
     #[error("it is not one zstd frame of at most {WINDOW_BYTES_MAX} bytes of window: {0}")]
     Frame(String),
@@ -53,26 +56,82 @@ pub enum PayloadError {
     Io(#[from] io::Error),
 }
 
-/// The stored payloads that these events name.
-///
-/// # Errors
-/// [`PayloadError::Length`] when an event names an impossible one.
-pub fn wanted<'a>(events: impl IntoIterator<Item = &'a VerifiedEvent>) -> Result<Wanted, PayloadError> {
-    let mut wanted = Wanted::new();
-    for record in events {
+/// Takes note of the stored payloads that events name.
+#[derive(Debug, Default)]
+pub struct Named {
+    list: Vec<(Digest, u32)>,
+    /// The first event with an impossible length.
+    bad: Option<u64>,
+}
+
+impl Named {
+    /// With room for the payloads of so many events; what is not used costs nothing.
+    pub fn with_room(events: usize) -> Self {
+        Named { list: Vec::with_capacity(events), bad: None }
+    }
+
+    /// Takes note of an event.
+    pub fn note(&mut self, record: &VerifiedEvent) {
         let Some((sha256, len)) = record.event.payload.as_ref().and_then(|payload| payload.stored_digest()) else {
-            continue;
+            return;
         };
-        let known = *wanted.entry(sha256).or_insert(len);
-        if known != len || len > limits::PAYLOAD_STORED_BYTES_MAX as u64 {
-            return Err(PayloadError::Length(record.event.index));
+        match u32::try_from(len) {
+            Ok(short) if len <= limits::PAYLOAD_STORED_BYTES_MAX as u64 => self.list.push((sha256, short)),
+            _ => _ = self.bad.get_or_insert(record.event.index),
         }
     }
-    Ok(wanted)
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// [`PayloadError::Length`] and [`PayloadError::Lengths`].
+    pub fn finish(mut self) -> Result<Wanted, PayloadError> {
+        if let Some(index) = self.bad {
+            return Err(PayloadError::Length(index));
+        }
+        self.list.sort_unstable();
+        self.list.dedup();
+        match self.list.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            Some(pair) => Err(PayloadError::Lengths(pair[0].0)),
+            None => Ok(Wanted(self.list)),
+        }
+    }
+}
+
+/// From digests and lengths in any order.
+impl FromIterator<(Digest, u64)> for Wanted {
+    fn from_iter<I: IntoIterator<Item = (Digest, u64)>>(payloads: I) -> Self {
+        let short = |(sha256, len)| Some((sha256, u32::try_from(len).ok()?));
+        let mut list: Vec<(Digest, u32)> = payloads.into_iter().filter_map(short).collect();
+        list.sort_unstable();
+        list.dedup();
+        Wanted(list)
+    }
+}
+
+impl Wanted {
+    /// How many.
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Digest and length of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&Digest, u64)> {
+        self.0.iter().map(|(sha256, len)| (sha256, u64::from(*len)))
+    }
+
+    fn contains(&self, sha256: &Digest) -> bool {
+        self.0.binary_search_by(|(known, _)| known.cmp(sha256)).is_ok()
+    }
 }
 
 /// What payloads of these lengths unpack to.
-fn unpacked_size<'a>(lengths: impl IntoIterator<Item = &'a u64>) -> u64 {
+fn unpacked_size(lengths: impl IntoIterator<Item = u64>) -> u64 {
     lengths.into_iter().map(|len| len + 4).sum()
 }
 
@@ -98,12 +157,12 @@ pub fn write(
     let mut encoder = StreamingEncoder::new(out, CompressionLevel::Default);
     encoder.set_content_checksum(true)?;
     let mut written = Written { unpacked: 0, absent: Vec::new() };
-    for (sha256, len) in wanted {
+    for (sha256, len) in wanted.iter() {
         let Some(bytes) = source(sha256)? else {
             written.absent.push(*sha256);
             continue;
         };
-        if amc_crypto::sha256(&bytes) != *sha256 || bytes.len() as u64 != *len {
+        if amc_crypto::sha256(&bytes) != *sha256 || bytes.len() as u64 != len {
             return Err(PayloadError::Damaged(*sha256));
         }
         let prefix = u32::try_from(bytes.len()).expect("a stored payload has at most a mebibyte");
@@ -120,7 +179,7 @@ pub fn write(
 /// # Errors
 /// [`PayloadError`] at the first difference.
 pub fn check(source: impl Read, unpacked: u64, wanted: &Wanted, absent: &[Digest]) -> Result<(), PayloadError> {
-    if let Some(stray) = absent.iter().find(|sha256| !wanted.contains_key(sha256)) {
+    if let Some(stray) = absent.iter().find(|sha256| !wanted.contains(sha256)) {
         return Err(PayloadError::NotNamed(*stray));
     }
     let present = || wanted.iter().filter(|(sha256, _)| absent.binary_search(sha256).is_err());
@@ -132,8 +191,8 @@ pub fn check(source: impl Read, unpacked: u64, wanted: &Wanted, absent: &[Digest
     for (at, (sha256, len)) in present().enumerate() {
         let mut prefix = [0; 4];
         frame.read_exact(&mut prefix).map_err(|error| ended(error, size))?;
-        let found = hash_next(&mut frame, u64::from(u32::from_le_bytes(prefix)), *len, size)?;
-        if found != (*sha256, *len) {
+        let found = hash_next(&mut frame, u64::from(u32::from_le_bytes(prefix)), len, size)?;
+        if found != (*sha256, len) {
             return Err(PayloadError::Unexpected { at, sha256: found.0 });
         }
     }
@@ -209,6 +268,8 @@ impl<R: Read> Read for FrameReader<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn store(payloads: &[Vec<u8>]) -> BTreeMap<Digest, Vec<u8>> {
@@ -255,7 +316,7 @@ mod tests {
     fn a_bomb_is_refused_without_unpacking_it() {
         let bomb = store(&[vec![0; limits::PAYLOAD_STORED_BYTES_MAX]]);
         let (_, bytes, written) = packed(&bomb);
-        let small: Wanted = [(amc_crypto::sha256(b"x"), 1)].into();
+        let small: Wanted = [(amc_crypto::sha256(b"x"), 1)].into_iter().collect();
         let said_large = check(bytes.as_slice(), written.unpacked, &small, &[]);
         assert!(matches!(said_large, Err(PayloadError::Size(5))));
         let said_small = check(bytes.as_slice(), 5, &small, &[]);
@@ -266,7 +327,7 @@ mod tests {
     fn a_window_of_a_gibibyte_is_refused() {
         // Magic, no single segment, no checksum; window descriptor exponent 20: 1 GiB.
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 0x01, 0x00, 0x00];
-        let error = check(frame.as_slice(), 0, &Wanted::new(), &[]);
+        let error = check(frame.as_slice(), 0, &Wanted::default(), &[]);
         assert!(matches!(error, Err(PayloadError::Frame(_))), "{error:?}");
     }
 

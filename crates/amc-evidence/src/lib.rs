@@ -16,4 +16,4 @@ pub mod verify;
 pub use event::{Event, PayloadRef, SignedEvent, Stored};
 pub use log::{Content, Draft, LogState};
 pub use session::{OpenSession, SessionPlan, SessionRules};
-pub use verify::{EventRecord, EventTrust, KeyHistory, VerifiedEvent};
+pub use verify::{Changed, EventRecord, EventTrust, KeyHistory, Seen, SeenHash, VerifiedEvent};

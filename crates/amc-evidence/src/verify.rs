@@ -5,7 +5,7 @@ use amc_core::kinds::{Fields, KeyPurpose};
 use amc_crypto::key::{Claim, verify_all};
 use amc_crypto::signer::event_message;
 use amc_crypto::trust::CheckAll;
-use amc_crypto::{Check, PublicKey, Verified};
+use amc_crypto::{Check, PublicKey, Signature, Verified};
 
 use crate::event::{Event, EventError, SignedEvent};
 
@@ -81,6 +81,72 @@ impl CheckAll<SignedEvent> for EventTrust<'_> {
             }
         };
         values.into_iter().zip(hashes).zip(decoded).map(decide).collect()
+    }
+}
+
+/// What is kept of an event that verified, so that the same bytes need not be held to count again: a digest over body
+/// and signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen(Digest);
+
+impl Seen {
+    /// Of an event that verified.
+    pub fn of(event: &VerifiedEvent) -> Self {
+        Self::digest(&event.hash, &event.signed)
+    }
+
+    fn digest(hash: &Digest, signed: &SignedEvent) -> Self {
+        Seen(amc_crypto::sha256(&[hash.0.as_slice(), &signed.signature.0].concat()))
+    }
+}
+
+/// Bytes read again that are not those that verified.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes of an event changed after they were verified")]
+pub struct Changed;
+
+impl Check<SignedEvent> for Seen {
+    type Output = EventRecord;
+    type Error = Changed;
+
+    fn check(&self, signed: SignedEvent) -> Result<EventRecord, Changed> {
+        let hash = signed.event_hash();
+        let (event, fields) = Event::decode(&signed.body).map_err(|_| Changed)?;
+        if Self::digest(&hash, &signed) != *self {
+            return Err(Changed);
+        }
+        Ok(EventRecord { event, fields, hash, signed })
+    }
+}
+
+/// As [`Seen`], where the event_hash is kept for other reasons too. The signature is not looked at again, and so the
+/// record has none, and no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenHash(Digest);
+
+impl SeenHash {
+    /// Of an event that verified.
+    pub fn of(event: &VerifiedEvent) -> Self {
+        SeenHash(event.hash)
+    }
+
+    /// The event_hash.
+    pub const fn event_hash(&self) -> Digest {
+        self.0
+    }
+}
+
+impl Check<SignedEvent> for SeenHash {
+    type Output = EventRecord;
+    type Error = Changed;
+
+    fn check(&self, signed: SignedEvent) -> Result<EventRecord, Changed> {
+        if signed.event_hash() != self.0 {
+            return Err(Changed);
+        }
+        let (event, fields) = Event::decode(&signed.body).map_err(|_| Changed)?;
+        let signed = SignedEvent { body: Vec::new(), signature: Signature([0; 64]) };
+        Ok(EventRecord { event, fields, hash: self.0, signed })
     }
 }
 

@@ -43,7 +43,7 @@ pub use bank::{Bank, BankError, SHIPPED_BANK};
 pub use claims::{Claims, ClaimsError, Target, TargetError};
 pub use explain::explain;
 pub use report::{Label, Report, Status};
-pub use score::{ScoreInput, score};
+pub use score::{ScoreInput, score, score_selected, select};
 pub use select::{Selected, Selector, select_audit};
 pub use source::{EvidenceSource, SourceError};
 

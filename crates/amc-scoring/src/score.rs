@@ -21,7 +21,7 @@ use crate::report::{
     ArtifactUse, BankRef, Correlation, EarlierRun, EpochResult, QuestionResult, REPORT_VERSION, Report, Status,
 };
 use crate::reported::{self, Reported};
-use crate::select::{Selector, Window, clock_span, select_audit};
+use crate::select::{Selected, Selector, Window, clock_span, select_audit};
 use crate::sessions::{Boundary, Outcome, Session, Surroundings, Witnessed, stepped_days};
 use crate::source::{EvidenceSource, SourceError};
 use crate::summary::{fact_summaries, layers, mean, session_result, target_ref, timeline};
@@ -60,7 +60,14 @@ pub struct ScoreInput<'a> {
 /// # Errors
 /// The events could not be read.
 pub fn score(input: &ScoreInput<'_>) -> Result<Report, SourceError> {
-    let window = Window::new(input.as_of_ns, input.window_s);
+    score_selected(input, &select(input)?)
+}
+
+/// What the run reads of the evidence log: the first of the two readings.
+///
+/// # Errors
+/// The events could not be read.
+pub fn select<'a>(input: &ScoreInput<'a>) -> Result<Selected<'a>, SourceError> {
     let size = input.evidence_head.size;
     let mut selector = Selector::new(input.agent, input.as_of_ns, input.window_s);
     input.evidence.read(&mut |event| {
@@ -68,7 +75,16 @@ pub fn score(input: &ScoreInput<'_>) -> Result<Report, SourceError> {
             selector.take(&event);
         }
     })?;
-    let selected = selector.finish();
+    Ok(selector.finish())
+}
+
+/// The second reading, of a selection that was made by [`select`] from the same input.
+///
+/// # Errors
+/// The events could not be read.
+pub fn score_selected(input: &ScoreInput<'_>, selected: &Selected<'_>) -> Result<Report, SourceError> {
+    let window = Window::new(input.as_of_ns, input.window_s);
+    let size = input.evidence_head.size;
     let outside = selected.outside.as_slice();
     let audit = slice(input.audit, input.audit_head.size, |records| select_audit(input.agent, records));
     let log = input.evidence_head.origin.as_str();
@@ -88,7 +104,7 @@ pub fn score(input: &ScoreInput<'_>) -> Result<Report, SourceError> {
 
     let known = Known {
         agent: input.agent,
-        selected: &selected,
+        selected,
         around: &around,
         configs: &configs,
         keys: &keys,
@@ -243,7 +259,8 @@ impl Run<'_> {
     }
 
     fn questions(&mut self, now: &Circumstances) -> Vec<QuestionResult> {
-        let standings: Vec<Standing> = self.judged.sessions.list.iter().map(standing).chain([reported::STANDING]).collect();
+        let standings: Vec<Standing> =
+            self.judged.sessions.list.iter().map(standing).chain([reported::STANDING]).collect();
         let blocker = self.blocker();
         let mut results = Vec::with_capacity(self.input.bank.questions.len());
         for asked in &self.input.bank.questions {
@@ -314,8 +331,7 @@ impl Run<'_> {
         let mut audit = self.audit.iter().map(|record| record.event.index);
         let found = [("evidence", self.bad_index), ("audit", audit.find(|index| revoked.signed(*index)))];
         let finding = |(name, bad): (&str, Option<u64>)| {
-            let what =
-                "this event was signed by a key after its revocation; nothing from here on counts and the run is INVALID";
+            let what = "this event was signed by a key after its revocation; nothing from here on counts and the run is INVALID";
             Some(Finding::error(FindingCode::KeyRevoked, format!("{name}#{}", bad?), what))
         };
         let found: Vec<Finding> = found.into_iter().filter_map(finding).collect();

@@ -131,7 +131,14 @@ impl Seen {
     fn place(self) -> Option<Place> {
         let (open_index, open_wall_ns, purpose) = self.open?;
         let previous = self.previous.map(|(_, previous)| previous);
-        Some(Place { open_index, open_wall_ns, purpose, seal_index: self.seal_index, last_index: self.last_index, previous })
+        Some(Place {
+            open_index,
+            open_wall_ns,
+            purpose,
+            seal_index: self.seal_index,
+            last_index: self.last_index,
+            previous,
+        })
     }
 }
 
@@ -203,8 +210,7 @@ impl<'a> Selector<'a> {
                 clock_span(record).is_some_and(|(from, to)| window.touches(from, to))
             }
             Some(Fields::Ingested(ingested)) if ours => {
-                window.contains(event.wall_ns)
-                    || ingested.ingest_type.is_document() && event.wall_ns < window.end_ns
+                window.contains(event.wall_ns) || ingested.ingest_type.is_document() && event.wall_ns < window.end_ns
             }
             Some(Fields::LogRecovered(_)) => window.contains(event.wall_ns),
             Some(Fields::AgentKeyIgnored(_)) => ours && window.contains(event.wall_ns),

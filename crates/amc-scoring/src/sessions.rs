@@ -177,9 +177,8 @@ fn reached_at(records: &[EventRecord], index: u64) -> String {
 }
 
 fn reaches_provider_key(record: &EventRecord) -> bool {
-    let is_key = |attempt: &ProbeAttempt| {
-        attempt.target == ProbeTarget::ProviderKey && attempt.outcome == ProbeOutcome::Reached
-    };
+    let is_key =
+        |attempt: &ProbeAttempt| attempt.target == ProbeTarget::ProviderKey && attempt.outcome == ProbeOutcome::Reached;
     matches!(&record.fields, Some(Fields::BoundaryProbe(probe)) if probe.attempts.iter().any(is_key))
 }
 

@@ -1,6 +1,6 @@
 //! Verifying a certificate: the bundle, the issuer's statement, the policy again, the time, revocations.
 
-use std::io::Read;
+use std::io::{Read, Seek};
 
 use amc_core::timestamp::{NS_PER_S, from_rfc3339};
 use amc_core::{AgentId, CertificateId, Digest, Finding, FindingCode, RunId};
@@ -115,7 +115,7 @@ impl CertificateVerdict {
 /// # Errors
 /// [`VerifyError`] when the bytes cannot be read. Whatever is wrong with them is a finding.
 pub fn verify_certificate(
-    source: impl Read,
+    source: impl Read + Seek,
     policy: &TrustPolicy,
     revocations: &[Revocation],
     now_ns: i64,

@@ -3,7 +3,7 @@
 //! Everything that the outputs (JUnit, SARIF, VSA) say comes from the
 //! [`Judgement`]. A policy that nobody trusted signed denies; one that does not parse is a wrong call.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use amc_core::{Digest, Finding, FindingCode};
 use amc_crypto::hash::BodyHasher;
@@ -80,7 +80,7 @@ pub enum GateError {
 ///
 /// # Errors
 /// [`GateError`] when the call makes no sense; whatever else is wrong denies.
-pub fn judge(bundle: impl Read, call: &GateCall<'_>) -> Result<Judgement, GateError> {
+pub fn judge(bundle: impl Read + Seek, call: &GateCall<'_>) -> Result<Judgement, GateError> {
     let pinned = pinned_policy_keys(call.trust);
     let keys = call.policy_key.as_ref().map_or(pinned.as_slice(), std::slice::from_ref);
     let policy = Unverified::new(call.policy).verify(&PolicyTrust { keys, digest: call.policy_digest });
@@ -88,10 +88,10 @@ pub fn judge(bundle: impl Read, call: &GateCall<'_>) -> Result<Judgement, GateEr
     if let Err(error @ (PolicyError::TooLong | PolicyError::Json(_) | PolicyError::Content(_))) = policy {
         return Err(GateError::Policy(error));
     }
-    let mut hashed = Hashed { inner: bundle.take(TOTAL_BYTES_MAX + 1), hasher: BodyHasher::new() };
+    let mut hashed = Hashed::new(bundle).map_err(|source| VerifyError::Read { offset: 0, source })?;
     let verdict = verify(&mut hashed, call.trust)?;
     // A verdict may come before the end; the digest is of all bytes.
-    let rest = io::copy(&mut hashed, &mut io::sink());
+    let rest = hashed.go_on().and_then(|_| io::copy(&mut hashed, &mut io::sink()));
     rest.map_err(|source| VerifyError::Read { offset: hashed.hasher.len(), source })?;
     if let Some(error) = verdict.first_error()
         && error.code == FindingCode::BundleMalformed
@@ -146,16 +146,47 @@ fn unsigned(error: &PolicyError) -> GateDecision {
     GateDecision { decision: Decision::Deny, rules: vec![rule] }
 }
 
-/// Hashes what passes.
+/// Hashes what passes, each byte of the file the first time that it is read; what is read again is held against what
+/// was seen of it, by who reads it.
 struct Hashed<R> {
     inner: R,
+    /// Where the file begins, and where the next byte is read.
+    begins: u64,
+    at: u64,
     hasher: BodyHasher,
+}
+
+impl<R: Read + Seek> Hashed<R> {
+    fn new(mut inner: R) -> io::Result<Self> {
+        let begins = inner.stream_position()?;
+        Ok(Hashed { inner, begins, at: begins, hasher: BodyHasher::new() })
+    }
+
+    /// To the first byte that was not read yet.
+    fn go_on(&mut self) -> io::Result<u64> {
+        self.seek(SeekFrom::Start(self.begins + self.hasher.len()))
+    }
 }
 
 impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
+        let from_here = usize::try_from((self.begins + TOTAL_BYTES_MAX + 1).saturating_sub(self.at));
+        let most = from_here.unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.inner.read(&mut buffer[..most])?;
+        let known = (self.begins + self.hasher.len()).checked_sub(self.at);
+        if let Some(known) = known.and_then(|known| usize::try_from(known).ok())
+            && known < read
+        {
+            self.hasher.update(&buffer[known..read]);
+        }
+        self.at += read as u64;
         Ok(read)
+    }
+}
+
+impl<R: Seek> Seek for Hashed<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.at = self.inner.seek(to)?;
+        Ok(self.at)
     }
 }

@@ -1,7 +1,8 @@
 //! What was read of a bundle, and how its pieces are held against each other.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Seek};
 
 use amc_core::kinds::{KeyPurpose, KeyRevoked, LogHead, Role};
 use amc_core::timestamp::NS_PER_S;
@@ -10,14 +11,17 @@ use amc_crypto::{
     Checkpoint, CosignedCheckpoint, Note, PublicKey, TrustPolicy, Verified, VerifierKey, policy as trust,
 };
 use amc_evidence::VerifiedEvent;
-use amc_scoring::{Bank, Claims, Report, SCORER, ScoreInput, Target, score, select_audit, select_evidence};
+use amc_scoring::{Bank, Claims, EvidenceSource, Report, SCORER, ScoreInput, Selector, Target, score, select_audit};
 
+use super::again::{Again, read_again};
 use super::configs::Configs;
 use super::line;
-use super::logs::{LogEvents, check_checkpoint};
-use super::{Halt, Issuer, LogCoverage, Stop, VerifiedBundle, score as recompute, sessions};
+use super::logs::{LogEvents, check_checkpoint, room_for};
+use super::sessions::SessionCheck;
+use super::{Halt, Issuer, LogCoverage, Stop, VerifiedBundle, score as recompute};
+use crate::error::VerifyError;
 use crate::manifest::{Listed, Manifest};
-use crate::payloads::{self, PayloadError};
+use crate::payloads::{self, Named, PayloadError};
 use crate::{member, seal};
 
 /// Everything that was read.
@@ -29,6 +33,10 @@ pub(super) struct Content {
     key: PublicKey,
     audit: LogEvents,
     evidence: Option<LogEvents>,
+    /// Where the evidence events stand in the file: from which byte on, and how many bytes.
+    evidence_at: (u64, u64),
+    sessions: Option<SessionCheck>,
+    payloads: Option<Named>,
 }
 
 impl Content {
@@ -47,20 +55,24 @@ impl Content {
         }
         let key = key.unwrap_or(audit.public());
         let audit = LogEvents::new(&audit, Role::Auditor, member::AUDIT_EVENTS);
-        Ok(Content { files: BTreeMap::new(), policy: policy.clone(), key, audit, evidence: None, manifest })
-    }
-
-    /// The evidence events, as far as they were read.
-    pub(super) fn evidence(&self) -> &[VerifiedEvent] {
-        self.evidence.as_ref().map_or(&[], |log| &log.events)
+        let (files, policy) = (BTreeMap::new(), policy.clone());
+        let (evidence, evidence_at, sessions, payloads) = (None, (0, 0), None, None);
+        Ok(Content { manifest, files, policy, key, audit, evidence, evidence_at, sessions, payloads })
     }
 
     pub(super) fn read_audit(&mut self, source: &mut dyn Read, findings: &mut Vec<Finding>) -> Result<(), Stop> {
-        self.audit.read(source, findings)
+        self.audit.read(source, &mut |_| {}, findings)
     }
 
-    /// The evidence checkpoint stands before the events in the archive and names their log.
-    pub(super) fn read_evidence(&mut self, source: &mut dyn Read, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+    /// The evidence checkpoint stands before the events in the archive and names their log. `at`: where the events
+    /// begin in the file, and their bytes; `each` sees every event.
+    pub(super) fn read_evidence(
+        &mut self,
+        source: &mut dyn Read,
+        at: (u64, u64),
+        each: &mut dyn FnMut(&VerifiedEvent),
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Stop> {
         let bytes = self.files.get(member::EVIDENCE_CHECKPOINT).map_or(&[][..], Vec::as_slice);
         let checkpoint = Note::parse(bytes).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
         let refuse = |code, what: String| Stop::Finding(Finding::error(code, member::EVIDENCE_CHECKPOINT, what));
@@ -78,9 +90,17 @@ impl Content {
             );
             return Err(refuse(FindingCode::CheckpointInvalid, what));
         };
-        let mut events = LogEvents::new(&log, Role::Monitor, member::EVIDENCE_EVENTS);
-        events.read(source, findings)?;
+        let mut events = LogEvents::new(&log, Role::Monitor, member::EVIDENCE_EVENTS).with_room(at.1);
+        let mut sessions = SessionCheck::new(events.origin(), &self.manifest.predicate.agent);
+        let mut named = Named::with_room(room_for(at.1));
+        let mut seen = |record: &VerifiedEvent| {
+            sessions.take(record);
+            named.note(record);
+            each(record);
+        };
+        events.read(source, &mut seen, findings)?;
         self.evidence = Some(events);
+        (self.evidence_at, self.sessions, self.payloads) = (at, Some(sessions), Some(named));
         Ok(())
     }
 
@@ -94,8 +114,7 @@ impl Content {
             findings.push(Finding::error(code, member::EVIDENCE_PAYLOADS, what));
             Ok(())
         };
-        let events = self.evidence.iter().flat_map(|log| &log.events);
-        let wanted = match payloads::wanted(events) {
+        let wanted = match self.payloads.take().unwrap_or_default().finish() {
             Ok(wanted) => wanted,
             Err(wrong) => return error(FindingCode::PayloadHashMismatch, wrong.to_string()),
         };
@@ -109,8 +128,18 @@ impl Content {
         }
     }
 
-    /// Holds the pieces against each other; `None` where a piece is missing that the rest rests on.
-    pub(super) fn judge(self, findings: &mut Vec<Finding>) -> Option<VerifiedBundle> {
+    /// Holds the pieces against each other; `None` where a piece is missing that the rest rests on. The events are read
+    /// again from `source`.
+    ///
+    /// # Errors
+    /// The second reading failed, or gave other bytes than the first.
+    pub(super) fn judge<R: Read + Seek>(
+        mut self,
+        source: R,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<VerifiedBundle>, VerifyError> {
+        self.payloads = None;
+        let sessions = self.sessions.take().map(SessionCheck::finish).unwrap_or_default();
         let evidence =
             self.evidence.as_ref().expect("every manifest names the evidence events, and all members were read");
         let audit_checkpoint =
@@ -125,29 +154,36 @@ impl Content {
         evidence.check_revoked(size(&evidence_checkpoint), line::revocations(&self.audit.events), findings);
         self.audit.check_revoked(size(&audit_checkpoint), line::revocations(&evidence.events), findings);
         self.check_issuer(evidence, findings);
-        sessions::check(evidence, &self.manifest.predicate.agent, findings);
+        findings.extend(sessions);
 
-        let report = self.report(findings)?;
+        let Some(report) = self.report(findings) else { return Ok(None) };
+        let again = Again::new(source, self.evidence_at, &evidence.seen);
         if let Some(checkpoint) = &evidence_checkpoint {
             self.check_slice(&report, &checkpoint.checkpoint, evidence, findings);
         }
-        self.check_chosen(&report, evidence, findings);
+        self.check_chosen(&report, evidence, &again, findings)?;
         let entry = recompute::check_entry(&report, &self.audit.events, findings);
         if let Err(error) = seal::verify_seal(&self.files[member::SEAL], &report, &self.auditor_keys()) {
             findings.push(Finding::error(FindingCode::RunSealInvalid, member::SEAL, error.to_string()));
         }
-        let bank = self.check_files(&report, evidence, findings)?;
-        self.check_score(&report, &bank, evidence, findings)?;
+        let Some(bank) = self.check_files(&report, evidence, findings) else { return Ok(None) };
+        if self.check_score(&report, &bank, &again, findings)?.is_none() {
+            return Ok(None);
+        }
 
-        let (audit_checkpoint, evidence_checkpoint) = (audit_checkpoint?, evidence_checkpoint?);
+        let (Some(audit_checkpoint), Some(evidence_checkpoint), Some(entry)) =
+            (audit_checkpoint, evidence_checkpoint, entry)
+        else {
+            return Ok(None);
+        };
         let seen_ns = newest_ns(&audit_checkpoint.witnesses);
-        let entry_ns = entry?.event.wall_ns;
-        Some(VerifiedBundle {
+        let entry_ns = entry.event.wall_ns;
+        Ok(Some(VerifiedBundle {
             issuer: Issuer { origin: Some(self.audit.origin().to_owned()), fingerprint: self.key.dsse_key_id() },
             evidence: coverage(evidence, &evidence_checkpoint),
             audit: coverage(&self.audit, &audit_checkpoint),
             recorded_ns: seen_ns.map_or(entry_ns, |seen| seen.min(entry_ns)),
-            level5_not_observed: recompute::level5_not_observed(&report, &evidence.events),
+            level5_not_observed: recompute::level5_not_observed(&report, |index| evidence.tier_of(index)),
             payloads: self.manifest.predicate.payloads,
             payloads_absent: self.manifest.predicate.payloads_absent.len(),
             key: self.key,
@@ -157,7 +193,7 @@ impl Content {
                 .collect(),
             certificate: self.files.get(member::CERTIFICATE).cloned(),
             report,
-        })
+        }))
     }
 
     /// The keys that the audit log had: what one of them signed is bound to an entry of that log, whose own
@@ -249,25 +285,40 @@ impl Content {
     }
 
     /// The events are exactly those that the score reads, so nothing of anybody else is here.
-    fn check_chosen(&self, report: &Report, evidence: &LogEvents, findings: &mut Vec<Finding>) {
+    fn check_chosen(
+        &self,
+        report: &Report,
+        evidence: &LogEvents,
+        again: &dyn EvidenceSource,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), VerifyError> {
         let Some(as_of_ns) = report.as_of_ns() else {
             let what = "its as_of is no time";
             findings.push(Finding::error(FindingCode::ScoreMismatch, member::REPORT_JSON, what));
-            return;
+            return Ok(());
         };
-        let all = evidence.events.iter().map(|record| &**record);
-        let chosen = select_evidence(&report.agent, as_of_ns, report.window_s, all);
+        let mut selector = Selector::new(&report.agent, as_of_ns, report.window_s);
+        again.read(&mut |record| selector.take(&record)).map_err(read_again)?;
+        let selected = selector.finish();
+        let mut stray = None;
+        let find = &mut |record: Cow<'_, VerifiedEvent>| {
+            if stray.is_none() && !selected.contains(&record) {
+                stray = Some(record.event.index);
+            }
+        };
+        again.read(find).map_err(read_again)?;
         let slice = || self.audit.events.iter().filter(|record| record.event.index < report.audit.size);
         let chosen_audit = select_audit(&report.agent, slice().map(|record| &**record));
-        let stray = evidence.events.iter().find(|record| !chosen.contains(&record.event.index));
-        let stray_audit = slice().find(|record| !chosen_audit.contains(&record.event.index));
+        let indices = slice().map(|record| record.event.index);
+        let stray_audit = indices.into_iter().find(|index| !chosen_audit.contains(index));
         for (log, stray) in [(evidence, stray), (&self.audit, stray_audit)] {
             if let Some(stray) = stray {
                 let what = "this event is not one that the score of this agent and window reads";
-                let subject = log.subject(stray.event.index);
+                let subject = log.subject(stray);
                 findings.push(Finding::error(FindingCode::BundleMemberMismatch, subject, what));
             }
         }
+        Ok(())
     }
 
     /// Configurations, target and bank; gives the bank.
@@ -300,35 +351,47 @@ impl Content {
         &self,
         report: &Report,
         bank: &Bank,
-        evidence: &LogEvents,
+        again: &dyn EvidenceSource,
         findings: &mut Vec<Finding>,
-    ) -> Option<()> {
+    ) -> Result<Option<()>, VerifyError> {
         let mut error = |code, name: &str, what: String| findings.push(Finding::error(code, name, what));
         if report.scorer != SCORER {
             error(FindingCode::ScorerUnsupported, member::REPORT_JSON, unsupported(&report.scorer));
-            return None;
+            return Ok(None);
         }
         let claims = self.files.get(member::CLAIMS).map(|bytes| Claims::parse(bytes, bank)).transpose();
-        let claims =
-            claims.map_err(|wrong| error(FindingCode::BundleMalformed, member::CLAIMS, wrong.to_string())).ok()?;
+        let claims = match claims {
+            Ok(claims) => claims,
+            Err(wrong) => {
+                error(FindingCode::BundleMalformed, member::CLAIMS, wrong.to_string());
+                return Ok(None);
+            }
+        };
         let target = self
             .target()
             .map(|(name, bytes)| Target::parse(bytes, &report.agent, bank).map_err(|wrong| (name, wrong.to_string())));
-        let target =
-            target.transpose().map_err(|(name, wrong)| error(FindingCode::BundleMalformed, name, wrong)).ok()?;
+        let target = match target.transpose() {
+            Ok(target) => target,
+            Err((name, wrong)) => {
+                error(FindingCode::BundleMalformed, name, wrong);
+                return Ok(None);
+            }
+        };
+        let Some(as_of_ns) = report.as_of_ns() else { return Ok(None) };
         let recomputed = score(&ScoreInput {
             workspace: &report.workspace,
             agent: &report.agent,
             evidence_head: report.evidence.clone(),
             audit_head: report.audit.clone(),
-            evidence: &evidence.events,
+            evidence: again,
             audit: &self.audit.events,
             bank,
-            as_of_ns: report.as_of_ns()?,
+            as_of_ns,
             window_s: report.window_s,
             claims: claims.as_ref(),
             target: target.as_ref(),
-        });
+        })
+        .map_err(read_again)?;
         if recomputed.to_bytes() != self.files[member::REPORT_JSON] {
             let what = match recompute::first_difference(report, &recomputed) {
                 Some(place) => {
@@ -344,7 +407,7 @@ impl Content {
                 error(FindingCode::ScoreMismatch, name, "it is not the page that the report makes".into());
             }
         }
-        Some(())
+        Ok(Some(()))
     }
 
     fn target(&self) -> Option<(&str, &[u8])> {
@@ -381,7 +444,7 @@ fn coverage(log: &LogEvents, checkpoint: &CosignedCheckpoint) -> LogCoverage {
     LogCoverage {
         origin: log.origin().to_owned(),
         size: checkpoint.checkpoint.size,
-        events: log.events.len() as u64,
+        events: log.indices.len() as u64,
         witnesses: checkpoint.witnesses.clone(),
     }
 }

@@ -4,14 +4,14 @@
 use std::io::Read;
 
 use amc_core::kinds::{Fields, KeyPurpose, KeyRevoked, LogOpened, Role};
-use amc_core::{Digest, Finding, FindingCode};
+use amc_core::{Digest, Finding, FindingCode, Tier};
 use amc_crypto::merkle::verify_multiproof;
 use amc_crypto::trust::CheckAll;
 use amc_crypto::{Check, CosignedCheckpoint, Note, TrustPolicy, Unverified, Verified, VerifierKey};
-use amc_evidence::{EventRecord, EventTrust, KeyHistory, SignedEvent, VerifiedEvent, verify as events};
+use amc_evidence::{EventRecord, EventTrust, KeyHistory, SeenHash, SignedEvent, VerifiedEvent, verify as events};
 
 use super::Stop;
-use crate::records::{EventRecords, RecordError, read_proof};
+use crate::records::{EVENTS_MAX, EventRecords, RecordError, read_proof};
 
 /// After this many bad events of one log nobody learns more from the next.
 const BAD_EVENTS_MAX: u64 = 20;
@@ -57,14 +57,51 @@ pub(super) struct LogEvents {
     role: Role,
     member: &'static str,
     keys: KeyHistory,
-    /// In log order.
+    /// In log order; of the evidence log only those outside of sessions, and of kinds that concern logs and keys.
     pub(super) events: Vec<VerifiedEvent>,
+    /// The index of every event.
+    pub(super) indices: Vec<u64>,
+    /// What was seen of every event.
+    pub(super) seen: Vec<SeenHash>,
+    /// The tier of every event.
+    tiers: Vec<Tier>,
+}
+
+/// Whether an event of the evidence log is held while its bundle is verified.
+fn is_held(record: &EventRecord) -> bool {
+    let about_logs = matches!(
+        &record.fields,
+        Some(
+            Fields::LogOpened(_)
+                | Fields::KeyRotated(_)
+                | Fields::KeyRevoked(_)
+                | Fields::LogSucceeded(_)
+                | Fields::CheckpointCosigned(_)
+                | Fields::ConfigLoaded(_)
+        )
+    );
+    record.event.session.is_none() || about_logs
 }
 
 impl LogEvents {
     pub(super) fn new(pinned: &VerifierKey, role: Role, member: &'static str) -> Self {
         let keys = KeyHistory::pinned(pinned.public());
-        LogEvents { pinned: pinned.clone(), role, member, keys, events: Vec::new() }
+        let (events, indices, seen, tiers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        LogEvents { pinned: pinned.clone(), role, member, keys, events, indices, seen, tiers }
+    }
+
+    /// Makes room for as many events as so many bytes may hold; room that is not used costs nothing.
+    pub(super) fn with_room(mut self, bytes: u64) -> Self {
+        let room = room_for(bytes);
+        self.indices.reserve(room);
+        self.seen.reserve(room);
+        self.tiers.reserve(room);
+        self
+    }
+
+    /// The tier of the event at this index, where it is here.
+    pub(super) fn tier_of(&self, index: u64) -> Option<Tier> {
+        self.indices.binary_search(&index).ok().map(|at| self.tiers[at])
     }
 
     pub(super) fn origin(&self) -> &str {
@@ -89,8 +126,13 @@ impl LogEvents {
         }
     }
 
-    /// Reads and verifies all records.
-    pub(super) fn read(&mut self, source: &mut dyn Read, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+    /// Reads and verifies all records; `each` sees every one that verifies, in order.
+    pub(super) fn read(
+        &mut self,
+        source: &mut dyn Read,
+        each: &mut dyn FnMut(&VerifiedEvent),
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Stop> {
         let mut records = EventRecords::new(source);
         let mut tally = Tally::default();
         loop {
@@ -104,7 +146,7 @@ impl LogEvents {
                     Err(error) => end = Some(Err(Stop::malformed(self.member, error.to_string()))),
                 }
             }
-            self.take_batch(batch, &mut tally, findings)?;
+            self.take_batch(batch, &mut tally, each, findings)?;
             if let Some(end) = end {
                 end?;
                 break;
@@ -120,6 +162,7 @@ impl LogEvents {
         &mut self,
         mut batch: Vec<Unverified<SignedEvent>>,
         tally: &mut Tally,
+        each: &mut dyn FnMut(&VerifiedEvent),
         findings: &mut Vec<Finding>,
     ) -> Result<(), Stop> {
         while !batch.is_empty() {
@@ -130,7 +173,7 @@ impl LogEvents {
             for verified in decided {
                 done += 1;
                 match verified {
-                    Ok(record) => self.take(record, findings)?,
+                    Ok(record) => self.take(record, each, findings)?,
                     Err(error) => {
                         findings.push(self.bad_event(tally.at, &error));
                         tally.bad += 1;
@@ -163,15 +206,20 @@ impl LogEvents {
         }
     }
 
-    fn take(&mut self, record: VerifiedEvent, findings: &mut Vec<Finding>) -> Result<(), Stop> {
+    fn take(
+        &mut self,
+        record: VerifiedEvent,
+        each: &mut dyn FnMut(&VerifiedEvent),
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Stop> {
         let index = record.event.index;
-        if let Some(last) = self.events.last() {
-            if index <= last.event.index {
-                let what = format!("it stands after event {}; events are ascending, each once", last.event.index);
+        if let (Some(last), Some(seen)) = (self.indices.last().copied(), self.seen.last()) {
+            if index <= last {
+                let what = format!("it stands after event {last}; events are ascending, each once");
                 let finding = Finding::error(FindingCode::EventOutOfOrder, self.subject(index), what);
                 return Err(Stop::Finding(finding));
             }
-            if index == last.event.index + 1 && record.event.prev != last.hash {
+            if index == last + 1 && record.event.prev != seen.event_hash() {
                 let what = "this event does not name the hash of the event before it";
                 findings.push(Finding::error(FindingCode::ChainBroken, self.subject(index), what));
             }
@@ -183,7 +231,13 @@ impl LogEvents {
             let what = "it names a new key that is no usable key";
             findings.push(Finding::error(FindingCode::KeyHistoryUntrusted, self.subject(index), what));
         }
-        self.events.push(record);
+        self.indices.push(index);
+        self.seen.push(SeenHash::of(&record));
+        self.tiers.push(record.event.tier);
+        each(&record);
+        if self.role == Role::Auditor || is_held(&record) {
+            self.events.push(record);
+        }
         Ok(())
     }
 
@@ -214,14 +268,13 @@ impl LogEvents {
             if revocation.origin != self.origin() || revocation.purpose != KeyPurpose::Log {
                 continue;
             }
-            let signed_after = self.events.iter().find(|record| {
-                let index = record.event.index;
-                index >= revocation.from_index && self.keys.key_at(index).to_digest() == revocation.public
+            let signed_after = self.indices.iter().find(|index| {
+                **index >= revocation.from_index && self.keys.key_at(**index).to_digest() == revocation.public
             });
             let what = format!("its key was revoked from event {} on: {}", revocation.from_index, revocation.reason);
             let newest = size.saturating_sub(1);
-            if let Some(record) = signed_after {
-                findings.push(Finding::error(FindingCode::KeyRevoked, self.subject(record.event.index), what));
+            if let Some(index) = signed_after {
+                findings.push(Finding::error(FindingCode::KeyRevoked, self.subject(*index), what));
             } else if newest >= revocation.from_index && self.keys.key_at(newest).to_digest() == revocation.public {
                 // Its events beyond that index are not here; the checkpoint over them is signed by that key.
                 findings.push(Finding::error(FindingCode::KeyRevoked, self.subject(newest), what));
@@ -237,12 +290,11 @@ impl LogEvents {
         proof: &[u8],
         findings: &mut Vec<Finding>,
     ) {
-        let indices: Vec<u64> = self.events.iter().map(|record| record.event.index).collect();
-        let leaves: Vec<Digest> = self.events.iter().map(|record| record.hash).collect();
+        let leaves: Vec<Digest> = self.seen.iter().map(SeenHash::event_hash).collect();
         let (size, root) = (checkpoint.checkpoint.size, &checkpoint.checkpoint.root);
         let failed = match read_proof(proof) {
             Ok(hashes) => {
-                verify_multiproof(&indices, &leaves, size, &hashes, root).err().map(|error| error.to_string())
+                verify_multiproof(&self.indices, &leaves, size, &hashes, root).err().map(|error| error.to_string())
             }
             Err(error) => Some(error.to_string()),
         };
@@ -252,6 +304,14 @@ impl LogEvents {
         }
     }
 }
+
+/// More events than an events member of so many bytes can hold.
+pub(super) fn room_for(bytes: u64) -> usize {
+    usize::try_from(bytes / RECORD_BYTES_MIN + 1).unwrap_or(EVENTS_MAX).min(EVENTS_MAX)
+}
+
+/// Length, the smallest body, signature: an event has at least its envelope.
+const RECORD_BYTES_MIN: u64 = 4 + 100 + 64;
 
 /// A checkpoint of the log with this origin, signed by its pinned key and by a quorum of witnesses
 /// that count for it.

@@ -3,10 +3,12 @@
 //! The manifest comes first and must be signed by a pinned auditor, or by the key that the audit log of
 //! a pinned issuer names as the next one; so everything after the audit log is read as what that auditor
 //! signed: by name, size and digest, in the archive's order. Events are
-//! verified as they pass; payloads are unpacked, hashed and dropped. At the end the pieces are held
-//! against each other and the score is recomputed. Nothing is written, no clock is read, and the
-//! trust policy inside the bundle is not looked at.
+//! verified as they pass and dropped; payloads are unpacked, hashed and dropped. At the end the pieces
+//! are held against each other and the score is recomputed from the events, which are read again for
+//! that and must be the same bytes. Nothing is written, no clock is read, and the trust policy inside
+//! the bundle is not looked at.
 
+mod again;
 mod configs;
 mod content;
 mod line;
@@ -14,7 +16,7 @@ mod logs;
 mod score;
 mod sessions;
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use amc_core::kinds::Role;
 use amc_core::timestamp::{NS_PER_S, to_rfc3339};
@@ -198,7 +200,7 @@ impl BundleVerdict {
 ///
 /// # Errors
 /// [`VerifyError`] when the bytes cannot be read. Whatever is wrong with them is a finding.
-pub fn verify(source: impl Read, policy: &TrustPolicy) -> Result<BundleVerdict, VerifyError> {
+pub fn verify(source: impl Read + Seek, policy: &TrustPolicy) -> Result<BundleVerdict, VerifyError> {
     verify_and_find(source, policy, |_| false).map(|(verdict, _)| verdict)
 }
 
@@ -208,16 +210,21 @@ pub fn verify(source: impl Read, policy: &TrustPolicy) -> Result<BundleVerdict, 
 /// # Errors
 /// [`VerifyError`] when the bytes cannot be read.
 pub fn verify_and_find(
-    source: impl Read,
+    mut source: impl Read + Seek,
     policy: &TrustPolicy,
     wanted: impl Fn(&VerifiedEvent) -> bool,
 ) -> Result<(BundleVerdict, Option<VerifiedEvent>), VerifyError> {
-    let mut found = None;
+    let begins = source.stream_position().map_err(|source| VerifyError::Read { offset: 0, source })?;
+    let mut found: Option<VerifiedEvent> = None;
     let mut verdict = BundleVerdict { findings: Vec::new(), issuer: None, bundle: None };
-    match read(source, policy, &mut verdict) {
-        Ok(content) => {
-            found = content.evidence().iter().find(|event| wanted(event)).cloned();
-            let bundle = content.judge(&mut verdict.findings);
+    let mut look = |event: &VerifiedEvent| {
+        if found.is_none() && wanted(event) {
+            found = Some(event.clone());
+        }
+    };
+    match read(source, begins, policy, &mut look, &mut verdict) {
+        Ok((content, source)) => {
+            let bundle = content.judge(source, &mut verdict.findings)?;
             verdict.bundle = bundle.filter(|_| verdict.first_error().is_none());
         }
         Err(Halt::Finding(finding)) => verdict.findings.push(finding),
@@ -248,7 +255,14 @@ impl From<ArchiveError> for Halt {
     }
 }
 
-fn read<R: Read>(source: R, policy: &TrustPolicy, verdict: &mut BundleVerdict) -> Result<Content, Halt> {
+/// Reads all of it; `begins`: where the file begins in the source.
+fn read<R: Read>(
+    source: R,
+    begins: u64,
+    policy: &TrustPolicy,
+    look: &mut dyn FnMut(&VerifiedEvent),
+    verdict: &mut BundleVerdict,
+) -> Result<(Content, R), Halt> {
     let mut archive = ArchiveReader::new(source);
     let (manifest, signer) = read_manifest(&mut archive, policy, verdict)?;
     let mut content = Content::new(manifest, signer.key(), policy)?;
@@ -261,7 +275,12 @@ fn read<R: Read>(source: R, policy: &TrustPolicy, verdict: &mut BundleVerdict) -
             && read.is_ok()
             && let Some(listed) = members.next()
         {
-            read = read_listed(&mut archive, &listed, &mut content, &mut kept, &mut found);
+            read = read_listed(
+                &mut archive,
+                &listed,
+                &mut Reading { content: &mut content, begins, look: &mut *look, kept: &mut kept },
+                &mut found,
+            );
             at_audit = listed.entry.name.as_str() >= member::AUDIT_EVENTS;
         }
         match (read, content.issuer_by_history(&manifest)) {
@@ -276,24 +295,35 @@ fn read<R: Read>(source: R, policy: &TrustPolicy, verdict: &mut BundleVerdict) -
         }
     }
     for listed in members {
-        read_listed(&mut archive, &listed, &mut content, &mut kept, &mut verdict.findings)?;
+        let reading = &mut Reading { content: &mut content, begins, look: &mut *look, kept: &mut kept };
+        read_listed(&mut archive, &listed, reading, &mut verdict.findings)?;
     }
     match archive.next_member()? {
-        None => Ok(content),
+        None => Ok((content, archive.into_inner())),
         Some(header) => Err(unexpected(&header.name)),
     }
+}
+
+/// What the members go into.
+struct Reading<'r> {
+    content: &'r mut Content,
+    /// Where the file begins in the source.
+    begins: u64,
+    /// Sees every evidence event.
+    look: &'r mut dyn FnMut(&VerifiedEvent),
+    /// Bytes that are kept in memory so far.
+    kept: &'r mut u64,
 }
 
 fn read_listed<R: Read>(
     archive: &mut ArchiveReader<R>,
     listed: &Listed,
-    content: &mut Content,
-    kept: &mut u64,
+    reading: &mut Reading<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Halt> {
     let header = archive.next_member()?.ok_or_else(|| missing(&listed.entry.name))?;
     check_listed(listed, &header)?;
-    read_member(archive, &header, listed, content, kept, findings)
+    read_member(archive, &header, listed, reading, findings)
 }
 
 /// Who signed the manifest.
@@ -392,21 +422,22 @@ fn read_member<R: Read>(
     archive: &mut ArchiveReader<R>,
     header: &MemberHeader,
     listed: &Listed,
-    content: &mut Content,
-    kept: &mut u64,
+    reading: &mut Reading<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Halt> {
+    let Reading { content, begins, look, kept } = reading;
+    let at = (*begins + header.offset + crate::archive::BLOCK_BYTES as u64, header.size);
     let mut hashed = Hashed { inner: archive, hasher: BodyHasher::new() };
     // What is found in a member only counts when the member is the listed one.
     let mut found = Vec::new();
     let outcome = match header.name.as_str() {
-        member::EVIDENCE_EVENTS => content.read_evidence(&mut hashed, &mut found),
+        member::EVIDENCE_EVENTS => content.read_evidence(&mut hashed, at, *look, &mut found),
         member::AUDIT_EVENTS => content.read_audit(&mut hashed, &mut found),
         member::EVIDENCE_PAYLOADS => content.read_payloads(&mut hashed, listed, &mut found),
         member::REPORT_HTML | member::REPORT_MD => bound(header, PAGE_BYTES_MAX),
         name => {
-            *kept += if matches!(name, member::AUDIT_PROOF | member::EVIDENCE_PROOF) { 0 } else { header.size };
-            bound(header, kept_max(name, *kept)).and_then(|()| {
+            **kept += if matches!(name, member::AUDIT_PROOF | member::EVIDENCE_PROOF) { 0 } else { header.size };
+            bound(header, kept_max(name, **kept)).and_then(|()| {
                 let mut bytes = Vec::new();
                 hashed.read_to_end(&mut bytes).map_err(Stop::Read)?;
                 content.files.insert(name.to_owned(), bytes);

@@ -82,11 +82,8 @@ pub(super) fn pages(report: &Report) -> [(&'static str, Vec<u8>); 2] {
 }
 
 /// Questions at level 5 with an event behind that level that is not OBSERVED-class, or with none.
-pub(crate) fn level5_not_observed(report: &Report, evidence: &[VerifiedEvent]) -> Vec<String> {
-    let observed = |index: &u64| {
-        let at = evidence.binary_search_by_key(index, |record| record.event.index);
-        at.is_ok_and(|at| evidence[at].event.tier >= Tier::Observed)
-    };
+pub(crate) fn level5_not_observed(report: &Report, tier_of: impl Fn(u64) -> Option<Tier>) -> Vec<String> {
+    let observed = |index: &u64| tier_of(*index).is_some_and(|tier| tier >= Tier::Observed);
     let rests_on_observed = |events: &[u64]| !events.is_empty() && events.iter().all(observed);
     let fives = report.questions.iter().filter(|question| question.final_level >= 5);
     let others = fives.filter(|question| {

@@ -6,34 +6,96 @@
 
 use std::collections::BTreeSet;
 
-use amc_core::kinds::{AgentHead, Fields, SessionOpen};
-use amc_core::{AgentId, Finding, FindingCode, SessionId};
+use amc_core::kinds::{AgentHead, Fields};
+use amc_core::{AgentId, Digest, Finding, FindingCode, SessionId};
 use amc_evidence::{SessionRules, VerifiedEvent};
 
-use super::logs::LogEvents;
+/// Checks all of it, while the events pass.
+pub(super) struct SessionCheck {
+    origin: String,
+    agent: AgentId,
+    rules: SessionRules,
+    known: BTreeSet<SessionId>,
+    sealed: u64,
+    /// The newest opening: number and hash.
+    opened: Option<(u64, Digest)>,
+    /// The newest head, its index, and the newest opening before it.
+    head: Option<(u64, AgentHead, Option<(u64, Digest)>)>,
+    findings: Vec<Finding>,
+}
 
-/// Checks all of it.
-pub(super) fn check(log: &LogEvents, agent: &AgentId, findings: &mut Vec<Finding>) {
-    let mut rules = SessionRules::part_of_log();
-    let mut known = BTreeSet::new();
-    for record in &log.events {
+impl SessionCheck {
+    pub(super) fn new(origin: &str, agent: &AgentId) -> Self {
+        SessionCheck {
+            origin: origin.to_owned(),
+            agent: agent.clone(),
+            rules: SessionRules::part_of_log(),
+            known: BTreeSet::new(),
+            sealed: 0,
+            opened: None,
+            head: None,
+            findings: Vec::new(),
+        }
+    }
+
+    fn subject(&self, index: u64) -> String {
+        format!("{}#{index}", self.origin)
+    }
+
+    /// The next event.
+    pub(super) fn take(&mut self, record: &VerifiedEvent) {
         let event = &record.event;
-        let subject = log.subject(event.index);
-        if event.agent.as_ref().is_some_and(|other| other != agent) {
-            let what = format!("this event is of another agent than {agent}; a bundle holds one agent's events");
-            findings.push(Finding::error(FindingCode::BundleMemberMismatch, subject, what));
-            continue;
+        match &record.fields {
+            Some(Fields::SessionSeal(_)) => self.sealed += 1,
+            Some(Fields::SessionOpen(open)) => self.opened = Some((open.number, record.hash)),
+            Some(Fields::AgentHead(head)) => self.head = Some((event.index, head.clone(), self.opened)),
+            _ => {}
+        }
+        let subject = self.subject(event.index);
+        if event.agent.as_ref().is_some_and(|other| *other != self.agent) {
+            let what = format!("this event is of another agent than {}; a bundle holds one agent's events", self.agent);
+            self.findings.push(Finding::error(FindingCode::BundleMemberMismatch, subject, what));
+            return;
         }
         match (&record.fields, event.session) {
             // Heads may name sessions before the first one here, so they have checks of their own.
-            (Some(Fields::AgentHead(head)), None) => check_open(&subject, head, &rules, &known, findings),
+            (Some(Fields::AgentHead(head)), None) => {
+                check_open(&subject, head, &self.rules, &self.known, &mut self.findings);
+            }
             (fields, session) => {
-                known.extend(session);
-                findings.extend(rules.apply(&subject, event, fields.as_ref(), record.hash));
+                self.known.extend(session);
+                self.findings.extend(self.rules.apply(&subject, event, fields.as_ref(), record.hash));
             }
         }
     }
-    check_head(log, findings);
+
+    /// What is wrong.
+    pub(super) fn finish(mut self) -> Vec<Finding> {
+        self.check_head();
+        self.findings
+    }
+
+    fn check_head(&mut self) {
+        let Some((index, newest, last)) = self.head.take() else {
+            // The head follows each seal; a slice may end between the very first seal and its head.
+            if self.sealed > 1 {
+                let what = "no agent_head is here, so nobody can tell whether sessions are missing";
+                self.findings.push(Finding::error(FindingCode::SessionGap, self.origin.clone(), what));
+            }
+            return;
+        };
+        let what = match last {
+            Some((number, hash)) if number == newest.last_number && hash == newest.last_open_hash => return,
+            Some((number, _)) => format!(
+                "the agent's newest session before this head is number {}, and the one here is number {number}; sessions \
+                 are missing",
+                newest.last_number
+            ),
+            None if newest.last_number == 0 => return,
+            None => format!("the agent had {} sessions and none is here", newest.last_number),
+        };
+        self.findings.push(Finding::error(FindingCode::SessionGap, self.subject(index), what));
+    }
 }
 
 /// Of the sessions that are here, a head lists exactly those that are open where it stands.
@@ -48,52 +110,5 @@ fn check_open(
     if !listed.eq(rules.open().keys()) {
         let what = "the head does not list the sessions that are open where it stands";
         findings.push(Finding::error(FindingCode::SessionGap, subject, what));
-    }
-}
-
-fn opening(record: &VerifiedEvent) -> Option<(&VerifiedEvent, &SessionOpen)> {
-    match &record.fields {
-        Some(Fields::SessionOpen(open)) => Some((record, open)),
-        _ => None,
-    }
-}
-
-fn head(record: &VerifiedEvent) -> Option<(&VerifiedEvent, &AgentHead)> {
-    match &record.fields {
-        Some(Fields::AgentHead(head)) => Some((record, head)),
-        _ => None,
-    }
-}
-
-fn check_head(log: &LogEvents, findings: &mut Vec<Finding>) {
-    let mut gap = |subject: String, what: String| {
-        findings.push(Finding::error(FindingCode::SessionGap, subject, what));
-    };
-    let sealed = log.events.iter().filter(|record| matches!(record.fields, Some(Fields::SessionSeal(_)))).count();
-    let Some((record, newest)) = log.events.iter().rev().find_map(head) else {
-        // The head follows each seal; a slice may end between the very first seal and its head.
-        if sealed > 1 {
-            gap(
-                log.origin().to_owned(),
-                "no agent_head is here, so nobody can tell whether sessions are missing".into(),
-            );
-        }
-        return;
-    };
-    let before = log.events.iter().take_while(|other| other.event.index < record.event.index);
-    let last = before.filter_map(opening).last();
-    let subject = log.subject(record.event.index);
-    match last {
-        Some((open, fields)) if fields.number == newest.last_number && open.hash == newest.last_open_hash => {}
-        Some((_, fields)) => {
-            let what = format!(
-                "the agent's newest session before this head is number {}, and the one here is number {}; sessions \
-                 are missing",
-                newest.last_number, fields.number
-            );
-            gap(subject, what);
-        }
-        None if newest.last_number == 0 => {}
-        None => gap(subject, format!("the agent had {} sessions and none is here", newest.last_number)),
     }
 }

@@ -1,5 +1,7 @@
 //! Certificates: what one proves, when it stops, and who can say that it stopped.
 
+use std::io::Cursor;
+
 use amc_bundle::certificate::{
     CertificatePlan, CertificatePredicate, badge, certificate_statement, pack_certificate, page, revocation_statement,
 };
@@ -94,7 +96,8 @@ fn good(world: &World) -> (CertificatePredicate, Vec<u8>) {
 }
 
 fn verified(world: &World, bytes: &[u8], revocations: &[Revocation], now_ns: i64) -> CertificateVerdict {
-    verify_certificate(bytes, &world.keys.policy(), revocations, now_ns).expect("reading from memory does not fail")
+    verify_certificate(Cursor::new(bytes), &world.keys.policy(), revocations, now_ns)
+        .expect("reading from memory does not fail")
 }
 
 fn now(world: &World) -> i64 {
@@ -156,7 +159,7 @@ fn a_certificate_by_somebody_else_is_refused() {
         refused(name, &verified(&world, &bytes, &[], now(&world)), Code::BundleMemberMismatch);
     }
     let (_, bytes) = good(&world);
-    let verdict = verify_certificate(bytes.as_slice(), &stranger.policy(), &[], now(&world)).expect("reads");
+    let verdict = verify_certificate(Cursor::new(&bytes), &stranger.policy(), &[], now(&world)).expect("reads");
     refused("not pinned", &verdict, Code::IssuerUntrusted);
 }
 
@@ -369,7 +372,7 @@ fn a_revocation_under_a_key_that_followed_the_issuers_counts() {
     let revoked = |key: &Key, events: &[amc_evidence::SignedEvent]| {
         let statement = revocation_statement(&says.certificate_id, sha256, "ws-1/audit", at_s, "replaced", events);
         let revocation = Revocation::parse(key.envelope(&statement).to_json().as_bytes()).expect("a revocation");
-        verify_certificate(bytes.as_slice(), &policy, &[revocation], now_ns).expect("reads")
+        verify_certificate(Cursor::new(&bytes), &policy, &[revocation], now_ns).expect("reads")
     };
     refused("followed", &revoked(&next, std::slice::from_ref(&rotated)), Code::CertRevoked);
     // Without the event that names it, by another key, or with a forged event, it is a stranger's.

@@ -2,7 +2,7 @@
 //! issuer gets nothing past the reader, and nothing makes it panic or take memory.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use amc_bundle::archive::{ArchiveError, ArchiveReader, BLOCK_BYTES, MEMBERS_MAX};
 use amc_bundle::member;
@@ -315,17 +315,69 @@ fn files_of_other_kinds_are_told_apart() {
 
 #[test]
 fn an_error_of_the_disk_is_not_a_verdict() {
-    struct Broken;
-    impl Read for Broken {
-        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-            Err(std::io::Error::other("the disk is gone"))
+    /// A file of which so many bytes can be read.
+    struct Broken<'b>(Cursor<&'b [u8]>, u64);
+    impl Read for Broken<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let left = usize::try_from(self.1.saturating_sub(self.0.position())).expect("small").min(buffer.len());
+            if left == 0 { Err(std::io::Error::other("the disk is gone")) } else { self.0.read(&mut buffer[..left]) }
+        }
+    }
+    impl Seek for Broken<'_> {
+        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+            self.0.seek(to)
         }
     }
     let (world, bundle) = small();
     for len in [0, 700, bundle.len() / 2] {
-        let result = amc_bundle::verify(bundle[..len].chain(Broken), &world.keys.policy());
+        let result = amc_bundle::verify(Broken(Cursor::new(&bundle), len as u64), &world.keys.policy());
         assert!(result.is_err(), "{len}");
     }
+}
+
+/// A file that changes when its reader turns back.
+struct Turning<'b> {
+    now: Cursor<Vec<u8>>,
+    then: &'b [u8],
+}
+
+impl Read for Turning<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.now.read(buffer)
+    }
+}
+
+impl Seek for Turning<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let at = self.now.seek(to)?;
+        if matches!(to, SeekFrom::Start(_)) {
+            *self.now.get_mut() = self.then.to_vec();
+        }
+        Ok(at)
+    }
+}
+
+#[test]
+fn a_file_that_changes_after_it_verified_is_not_scored() {
+    let (world, bundle) = small();
+    let policy = world.keys.policy();
+    let read = |then: &[u8]| amc_bundle::verify(Turning { now: Cursor::new(bundle.clone()), then }, &policy);
+    assert!(read(&bundle).expect("the same").is_good());
+    let mut archive = ArchiveReader::new(bundle.as_slice());
+    let headers = std::iter::from_fn(|| archive.next_member().expect("canonical"));
+    let events = headers.into_iter().find(|header| header.name == "evidence/events").expect("the member is there");
+    let from = usize::try_from(events.offset).expect("small") + 512;
+    let to = from + usize::try_from(events.size).expect("small");
+    // The signature of an event is looked at once; every other byte counts again.
+    let first = 4 + u32::from_le_bytes(bundle[from..from + 4].try_into().expect("a length")) as usize;
+    for at in [from + 4, from + first / 2, from + first - 1, to - 70] {
+        let mut changed = bundle.clone();
+        changed[at] ^= 1;
+        let error = read(&changed).expect_err("other events than verified");
+        assert!(error.to_string().contains("a second time"), "{at}: {error}");
+    }
+    let error = read(&bundle[..to - 1]).expect_err("it became shorter");
+    assert!(error.to_string().contains("a second time"), "{error}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use amc_core::{Digest, FindingCode as Code, Tier};
 use amc_crypto::note::KeyKind;
 use amc_crypto::{TrustPolicy, VerifierKey};
 use amc_evidence::Draft;
+use std::io::Cursor;
 
 use crate::world::{
     Aims, DAY, Key, Keys, Log, Plan, S, World, agent, checkpoint_cosigned, errors, other_agent, refused, session,
@@ -314,7 +315,7 @@ fn a_gate_policy_by_a_revoked_key_of_the_auditor() {
         let policy = PolicyFile { bytes: text, signature: Some(&signature) };
         let now_ns = world.audit.now_ns() + S;
         let call = GateCall { trust: &trust, policy, policy_key, policy_digest: None, now_ns };
-        judge(bundle.as_slice(), &call).expect("a judgement")
+        judge(Cursor::new(&bundle), &call).expect("a judgement")
     };
     let by_new = judged(&world.keys.auditor, None);
     assert_ne!(by_new.decision.rules[0].rule, "policySigned", "the auditor's new key counts");

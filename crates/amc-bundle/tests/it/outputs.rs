@@ -5,6 +5,7 @@ use amc_bundle::sigstore::{MEDIA_TYPE, sigstore_bundle};
 use amc_bundle::{Difference, GateCall, Judgement, diff, judge};
 use amc_core::FindingCode as Code;
 use serde_json::Value;
+use std::io::Cursor;
 
 use crate::world::{DAY, Keys, Plan, S, World, verify};
 
@@ -20,7 +21,7 @@ fn judged(world: &World, bundle: &[u8], policy: &str) -> Result<Judgement, GateE
         policy_digest: None,
         now_ns: world.audit.now_ns() + DAY,
     };
-    judge(bundle, &call)
+    judge(Cursor::new(bundle), &call)
 }
 
 fn both() -> (World, Judgement, Judgement) {
@@ -109,7 +110,7 @@ fn what_is_missing_never_allows() {
         policy_digest: None,
         now_ns: world.audit.now_ns() + S,
     };
-    assert!(judge(bundle.as_slice(), &whole).expect("a judgement").is_allowed());
+    assert!(judge(Cursor::new(&bundle), &whole).expect("a judgement").is_allowed());
     let nobody = amc_crypto::TrustPolicy::parse(b"quorum none\n").expect("pins nobody");
     let stranger = Keys::new("ws-1", 60);
     let cases: [(&str, GateCall<'_>); 5] = [
@@ -123,12 +124,15 @@ fn what_is_missing_never_allows() {
         ),
     ];
     for (name, call) in cases {
-        let judgement = judge(bundle.as_slice(), &call).expect("a judgement");
+        let judgement = judge(Cursor::new(&bundle), &call).expect("a judgement");
         assert!(!judgement.is_allowed(), "{name}");
         assert!(judgement.decision.rules.iter().any(|rule| !rule.pass), "{name}: says which rule");
     }
     for cut in (1..bundle.len()).step_by(4_001) {
-        assert!(judge(&bundle[..cut], &whole).map_or(true, |judgement| !judgement.is_allowed()), "{cut} bytes");
+        assert!(
+            judge(Cursor::new(&bundle[..cut]), &whole).map_or(true, |judgement| !judgement.is_allowed()),
+            "{cut} bytes"
+        );
     }
     for (name, policy) in [("unknown key", r#"{"minOveralBp": 1}"#), ("status", r#"{"requireStatusValid": false}"#)] {
         assert!(matches!(judged(&world, &bundle, policy), Err(GateError::Policy(_))), "{name}");

@@ -240,7 +240,8 @@ impl World {
             window_s: window_days * 86_400,
             claims: claims.as_ref(),
             target: target.as_ref(),
-        });
+        })
+        .expect("events in memory can be read");
         let seal = keys.auditor.envelope(&amc_bundle::seal_statement(&report));
         audit.at(as_of_ns).append(Draft::new(Tier::Observed, run_entry(&report)));
         let audit_note = audit_note(&keys, &audit);
@@ -418,7 +419,7 @@ pub(crate) fn archive(manifest: &[u8], members: &BTreeMap<String, Vec<u8>>) -> V
 
 /// Verifies and gives the verdict; reading from memory cannot fail.
 pub(crate) fn verify(bundle: &[u8], policy: &TrustPolicy) -> BundleVerdict {
-    amc_bundle::verify(bundle, policy).expect("reading from memory does not fail")
+    amc_bundle::verify(Cursor::new(bundle), policy).expect("reading from memory does not fail")
 }
 
 /// The codes of all errors, each with its subject.
