@@ -32,7 +32,13 @@ const WRITTEN_TOGETHER: usize = 16;
 
 enum Answer {
     Ready(GatewayReply),
-    Durable { pending: Pending, receipt: bool },
+    Durable(Waiting),
+}
+
+/// An event on its way to the disk, and whether its receipt is asked for.
+struct Waiting {
+    pending: Pending,
+    receipt: bool,
 }
 
 impl Answer {
@@ -40,17 +46,17 @@ impl Answer {
     fn wait(self, daemon: &Daemon) -> GatewayReply {
         match self {
             Answer::Ready(reply) => reply,
-            Answer::Durable { pending, receipt } => settled(daemon, pending.wait(), receipt),
+            Answer::Durable(Waiting { pending, receipt }) => settled(daemon, pending.wait(), receipt),
         }
     }
 
     /// The reply where nothing has to be waited for.
-    fn now(self, daemon: &Daemon) -> Result<GatewayReply, Self> {
+    fn now(self, daemon: &Daemon) -> Result<GatewayReply, Waiting> {
         match self {
             Answer::Ready(reply) => Ok(reply),
-            Answer::Durable { pending, receipt } => match pending.now() {
+            Answer::Durable(Waiting { pending, receipt }) => match pending.now() {
                 Ok(appended) => Ok(settled(daemon, appended, receipt)),
-                Err(pending) => Err(Answer::Durable { pending, receipt }),
+                Err(pending) => Err(Waiting { pending, receipt }),
             },
         }
     }
@@ -108,8 +114,8 @@ fn give(daemon: &Daemon, replies: &Replies, given: &Receiver<(u64, Answer)>) {
         {
             match answer.now(daemon) {
                 Ok(reply) => batch.push((id, reply)),
-                Err(answer) => {
-                    next = Some((id, answer));
+                Err(waiting) => {
+                    next = Some((id, Answer::Durable(waiting)));
                     break;
                 }
             }
@@ -163,7 +169,7 @@ fn take(daemon: &Arc<Daemon>, pid: Option<i32>, request: GatewayRequest) -> Resu
         }
         GatewayRequest::Record { event, receipt, .. } => {
             let pending = record(daemon, *event)?;
-            Ok(Answer::Durable { pending, receipt })
+            Ok(Answer::Durable(Waiting { pending, receipt }))
         }
         GatewayRequest::Receipts { lease, request_id } => receipts(daemon, &lease, &request_id),
         GatewayRequest::ProbePlan { lease } => probes::plan(daemon, &lease).map(Answer::Ready),

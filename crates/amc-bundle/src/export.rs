@@ -264,6 +264,7 @@ fn write_evidence<E, A>(
     Ok((places, named))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
 fn unread(error: SourceError) -> ExportError {
     ExportError::Inconsistent(format!("the evidence cannot be read again: {error}"))
 }

@@ -17,11 +17,20 @@ pub(super) struct SessionCheck {
     rules: SessionRules,
     known: BTreeSet<SessionId>,
     sealed: u64,
-    /// The newest opening: number and hash.
-    opened: Option<(u64, Digest)>,
-    /// The newest head, its index, and the newest opening before it.
-    head: Option<(u64, AgentHead, Option<(u64, Digest)>)>,
+    opened: Option<Opened>,
+    head: Option<Head>,
     findings: Vec<Finding>,
+}
+
+/// The newest opening: the session's number, the event's hash.
+type Opened = (u64, Digest);
+
+/// The newest head.
+struct Head {
+    index: u64,
+    says: AgentHead,
+    /// The newest opening before it.
+    opened: Option<Opened>,
 }
 
 impl SessionCheck {
@@ -48,7 +57,9 @@ impl SessionCheck {
         match &record.fields {
             Some(Fields::SessionSeal(_)) => self.sealed += 1,
             Some(Fields::SessionOpen(open)) => self.opened = Some((open.number, record.hash)),
-            Some(Fields::AgentHead(head)) => self.head = Some((event.index, head.clone(), self.opened)),
+            Some(Fields::AgentHead(head)) => {
+                self.head = Some(Head { index: event.index, says: head.clone(), opened: self.opened });
+            }
             _ => {}
         }
         let subject = self.subject(event.index);
@@ -76,7 +87,7 @@ impl SessionCheck {
     }
 
     fn check_head(&mut self) {
-        let Some((index, newest, last)) = self.head.take() else {
+        let Some(Head { index, says: newest, opened }) = self.head.take() else {
             // The head follows each seal; a slice may end between the very first seal and its head.
             if self.sealed > 1 {
                 let what = "no agent_head is here, so nobody can tell whether sessions are missing";
@@ -84,7 +95,7 @@ impl SessionCheck {
             }
             return;
         };
-        let what = match last {
+        let what = match opened {
             Some((number, hash)) if number == newest.last_number && hash == newest.last_open_hash => return,
             Some((number, _)) => format!(
                 "the agent's newest session before this head is number {}, and the one here is number {number}; sessions \

@@ -87,10 +87,10 @@ fn good(world: &World) -> (CertificatePredicate, Vec<u8>) {
     let predicate = predicate(world, POLICY);
     let certificate = world.keys.auditor.envelope(&certificate_statement(&predicate, &world.report));
     let mut bytes = Vec::new();
-    let mut bundle = std::io::Cursor::new(world.export());
+    let mut bundle = Cursor::new(world.export());
     let written = pack_certificate(&mut bundle, &certificate, &world.keys.auditor, &mut bytes).expect("packs");
     assert_eq!(written, bytes.len() as u64);
-    let mut again = std::io::Cursor::new(bytes.clone());
+    let mut again = Cursor::new(bytes.clone());
     assert!(pack_certificate(&mut again, &certificate, &world.keys.auditor, Vec::new()).is_err(), "one certificate");
     (predicate, bytes)
 }
