@@ -46,7 +46,10 @@ impl EvidenceLog {
 
 impl EvidenceSource for EvidenceLog {
     fn read(&self, take: &mut dyn FnMut(Cow<'_, VerifiedEvent>)) -> Result<(), SourceError> {
-        let mut wanted = self.seen.iter().peekable();
+        // The writer may have gone on beyond the checkpoint that is published; a run ends at one, and no later.
+        let size = self.reader.size();
+        let published = self.seen.partition_point(|(index, _)| *index < size);
+        let mut wanted = self.seen[..published].iter().peekable();
         for stored in self.reader.events(0) {
             let Some((index, seen)) = wanted.peek() else { return Ok(()) };
             let stored = stored?;

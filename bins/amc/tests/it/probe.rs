@@ -83,7 +83,7 @@ pub(crate) fn reached(attempts: &[String]) -> Vec<&String> {
 #[track_caller]
 fn is_invalid_by(home: &TestHome, why: &str) {
     let run = home.json(&["run", "--agent", "support"]).ends(1);
-    assert_eq!(run.data()["status"], "INVALID");
+    assert_eq!(run.data()["status"], "INVALID", "{run}");
     let findings = run.json()["findings"].as_array().expect("a list").clone();
     let named = findings.iter().any(|finding| {
         finding["code"] == "TRUST_BOUNDARY_VIOLATED" && finding["message"].as_str().is_some_and(|it| it.contains(why))
