@@ -1,7 +1,7 @@
 //! `cargo xtask bench bundle [EVENTS…]`: what a bundle costs to write, to verify and to keep.
 //!
 //! For each number of evidence events (10,000 and 100,000 unless said), half of them questions and half of them
-//! answers with 1 KiB of text each: export, verification in a process of its own with its peak of memory, and
+//! answers with 1 KiB of text each, in sessions of a thousand and in one: export, verification in a process of its own with its peak of memory, and
 //! sizes beside the raw evidence and beside a zstd-compressed tar of it.
 
 #[path = "../tests/it/busy.rs"]
@@ -39,14 +39,15 @@ fn main() {
     let dir = std::env::temp_dir().join(format!("amc-bench-bundle-{}", std::process::id()));
     fs::create_dir_all(&dir).expect("a directory");
     for events in sizes {
-        measure(&dir, events);
+        measure(&dir, events, 1_000);
+        measure(&dir, events, events);
     }
     fs::remove_dir_all(&dir).expect("of this bench alone");
 }
 
-fn measure(dir: &Path, events: u32) {
-    let world = busy::busy(events / 2);
-    println!("{events} events with 1 KiB of payload each");
+fn measure(dir: &Path, events: u32, per_session: u32) {
+    let world = busy::busy(events / 2, per_session / 2);
+    println!("{events} events with 1 KiB of payload each, in sessions of {per_session}");
     let started = Instant::now();
     let (bundle, summary) = world.export_with(Payloads::Included);
     println!("  export            {:>9.2} s", started.elapsed().as_secs_f64());

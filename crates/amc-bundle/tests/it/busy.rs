@@ -1,5 +1,7 @@
 //! A run over very many calls, for what only shows with size.
 
+use std::ops::Range;
+
 use amc_core::kinds::{
     CallOutcome, Dialect, EnvironmentBuilt, Fields, Isolation, LlmRequest, LlmResponse, SessionChannel, SessionOutcome,
     SessionPurpose, Usage,
@@ -11,8 +13,10 @@ use crate::logs::Log;
 use crate::world::{Aims, Empty, Plan, S, World, agent, checkpoint_cosigned, lease};
 
 /// One long session of many calls, with a kibibyte of text in each question and each answer.
-pub(crate) fn busy_session(log: &mut Log, agent: &AgentId, calls: u32) {
-    let id = SessionId::from_parts(u64::try_from(log.now_ns() / 1_000_000).expect("positive"), [200; 10]);
+pub(crate) fn busy_session(log: &mut Log, agent: &AgentId, calls: Range<u32>) {
+    let [a, b, c, d] = calls.start.to_be_bytes();
+    let number = [200, a, b, c, d, 200, 200, 200, 200, 200];
+    let id = SessionId::from_parts(u64::try_from(log.now_ns() / 1_000_000).expect("positive"), number);
     let tier = Tier::Observed;
     let plan = SessionPlan {
         purpose: SessionPurpose::Agent,
@@ -24,7 +28,7 @@ pub(crate) fn busy_session(log: &mut Log, agent: &AgentId, calls: u32) {
     };
     let within = |fields: Fields| Draft::in_session(agent.clone(), id, tier, fields);
     log.append(Draft { content: Content::OpenSession(plan), ..within(EnvironmentBuilt::empty().into()) });
-    for call in 0..calls {
+    for call in calls {
         let request_id = format!("req-{call:026}");
         let request = LlmRequest {
             request_id: request_id.clone(),
@@ -79,10 +83,12 @@ fn kibibyte(seed: u32) -> Vec<u8> {
     text
 }
 
-/// A workspace whose run covers one session of so many calls.
-pub(crate) fn busy(calls: u32) -> World {
+/// A workspace whose run covers so many calls, in sessions of at most so many.
+pub(crate) fn busy(calls: u32, per_session: u32) -> World {
     let (keys, mut evidence, mut audit) = World::logs(Plan { sessions: 1, window_days: 1 });
-    busy_session(&mut evidence, &agent(), calls);
+    for first in (0..calls).step_by(usize::try_from(per_session).expect("small")) {
+        busy_session(&mut evidence, &agent(), first..calls.min(first + per_session));
+    }
     let cosigned = checkpoint_cosigned(&keys, &evidence);
     audit.at(evidence.now_ns() + S).append(Draft::new(Tier::Observed, cosigned));
     World::run(keys, evidence, audit, 14, Aims::default())
