@@ -1,4 +1,4 @@
-//! What the demo model says: a pure function of the request, in the shapes of three APIs.
+//! What the demo model says: a pure function of the request, in the shapes of four APIs.
 //!
 //! Three words in a prompt change the answer's shape, so that tests can ask for it: `call a tool`
 //! (when tools were offered), `refuse this`, and `say nothing`.
@@ -169,6 +169,43 @@ pub mod messages {
     }
 }
 
+/// `POST /v1beta/models/{model}:generateContent` (or `/v1/`) and `:streamGenerateContent?alt=sse`.
+pub mod gemini {
+    use super::{Answer, Value, json};
+
+    /// The plain answer.
+    pub fn whole(answer: &Answer) -> Value {
+        let mut parts = vec![json!({"text": answer.text()})];
+        if let Some(tool) = &answer.tool {
+            parts.push(json!({"functionCall": {"name": tool, "args": {}}}));
+        }
+        let mut whole = chunk(answer, &parts, Some(if answer.refuses { "SAFETY" } else { "STOP" }));
+        whole["usageMetadata"] = usage(answer);
+        whole
+    }
+
+    /// The events of a stream; the last one has the usage.
+    pub fn stream(answer: &Answer) -> Vec<String> {
+        let pieces = answer.pieces.iter().map(|piece| chunk(answer, &[json!({"text": piece})], None));
+        let mut last = chunk(answer, &[json!({"text": ""})], Some("STOP"));
+        last["usageMetadata"] = usage(answer);
+        pieces.chain([last]).map(|chunk| format!("data: {chunk}\r\n\r\n")).collect()
+    }
+
+    fn chunk(answer: &Answer, parts: &[Value], finish: Option<&str>) -> Value {
+        let mut candidate = json!({"content": {"role": "model", "parts": parts}, "index": 0});
+        if let Some(finish) = finish {
+            candidate["finishReason"] = finish.into();
+        }
+        json!({"candidates": [candidate], "modelVersion": answer.model, "responseId": answer.id})
+    }
+
+    fn usage(answer: &Answer) -> Value {
+        json!({"promptTokenCount": answer.input_tokens, "candidatesTokenCount": answer.output_tokens,
+            "totalTokenCount": answer.input_tokens + answer.output_tokens})
+    }
+}
+
 /// `POST /v1/responses`.
 pub mod responses {
     use super::{Answer, Value, json};
@@ -219,9 +256,9 @@ fn last_user_text(request: &Value) -> String {
     if let Some(text) = request["input"].as_str() {
         return text.to_owned();
     }
-    let turns = request["messages"].as_array().or(request["input"].as_array());
+    let turns = ["messages", "input", "contents"].iter().find_map(|key| request[*key].as_array());
     let last = turns.and_then(|turns| turns.iter().rev().find(|turn| turn["role"] == "user"));
-    last.map(|turn| text_of(&turn["content"])).unwrap_or_default()
+    last.map(|turn| text_of(&turn["content"]) + &text_of(&turn["parts"])).unwrap_or_default()
 }
 
 /// A content that is a text, or the texts of its parts.
@@ -238,11 +275,13 @@ fn words(value: &Value) -> u64 {
     match value {
         Value::String(text) => text.split_whitespace().count() as u64,
         Value::Array(items) => items.iter().map(words).sum(),
-        Value::Object(fields) => ["messages", "input", "system", "instructions", "content", "text"]
-            .iter()
-            .filter_map(|key| fields.get(*key))
-            .map(words)
-            .sum(),
+        Value::Object(fields) => {
+            ["messages", "input", "system", "instructions", "content", "text", "contents", "parts", "systemInstruction"]
+                .iter()
+                .filter_map(|key| fields.get(*key))
+                .map(words)
+                .sum()
+        }
         _ => 0,
     }
 }
@@ -261,6 +300,18 @@ mod tests {
         assert_eq!(answer.input_tokens, 2);
         let streamed: String = chat::stream(&answer, true).concat();
         assert!(streamed.ends_with("data: [DONE]\n\n") && streamed.contains("\"prompt_tokens\":2"), "{streamed}");
+    }
+
+    #[test]
+    fn gemini_hears_its_contents_and_counts_in_the_last_event() {
+        let turn = json!({"role": "user", "parts": [{"text": "hello there"}]});
+        let request = json!({"contents": [turn], "systemInstruction": {"parts": [{"text": "Be brief."}]}});
+        let answer = Answer::to(b"", &request);
+        assert_eq!((answer.text().ends_with("hello there"), answer.input_tokens), (true, 4));
+        assert_eq!(gemini::whole(&answer)["usageMetadata"]["promptTokenCount"], 4);
+        let events = gemini::stream(&answer);
+        assert!(events.iter().rev().skip(1).all(|event| !event.contains("usageMetadata")), "{events:?}");
+        assert!(events.last().is_some_and(|event| event.contains("usageMetadata")), "{events:?}");
     }
 
     #[test]

@@ -124,7 +124,17 @@ async fn respond(request: Request<Incoming>, options: &ModelOptions) -> Response
     let Ok(request) = serde_json::from_slice::<Value>(&body) else {
         return failure(StatusCode::BAD_REQUEST, anthropic, "invalid_request_error", "the body is not JSON");
     };
-    let answer = Answer::to(&body, &request);
+    let mut answer = Answer::to(&body, &request);
+    let path = head.uri.path();
+    let gemini = path.strip_prefix("/v1beta/models/").or_else(|| path.strip_prefix("/v1/models/"));
+    if let Some((model, verb)) = gemini.and_then(|rest| rest.split_once(':')) {
+        answer.model = model.to_owned();
+        return match (&head.method, verb) {
+            (&Method::POST, "generateContent") => whole(StatusCode::OK, &answer::gemini::whole(&answer)),
+            (&Method::POST, "streamGenerateContent") => stream(answer::gemini::stream(&answer), options),
+            _ => failure(StatusCode::NOT_FOUND, false, "not_found_error", "the demo model has no such route"),
+        };
+    }
     let streams = request["stream"] == true;
     match (&head.method, head.uri.path(), streams) {
         (&Method::POST, "/v1/chat/completions", false) => whole(StatusCode::OK, &answer::chat::whole(&answer)),
@@ -142,7 +152,10 @@ async fn respond(request: Request<Incoming>, options: &ModelOptions) -> Response
 
 fn sent_key(headers: &HeaderMap) -> Option<&str> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    text("authorization").and_then(|value| value.strip_prefix("Bearer ")).or_else(|| text("x-api-key"))
+    text("authorization")
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .or_else(|| text("x-api-key"))
+        .or_else(|| text("x-goog-api-key"))
 }
 
 fn whole(status: StatusCode, value: &Value) -> Response<Body> {

@@ -1,4 +1,5 @@
-//! `cargo xtask clients [--real-model]`: the official Python and Node clients, unmodified, through `amc wrap`.
+//! `cargo xtask clients [--real-model]`: the official Python and Node clients, LangChain, the `ai` package and curl,
+//! unmodified, through `amc wrap`.
 //!
 //! The programs under `fixtures/clients/` print what they saw; this compares it with what the evidence log holds and
 //! has every receipt verified twice, by `amc` and by a JOSE library that shares no code with it. Versions are pinned in
@@ -42,7 +43,13 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
         bench.walk(&model.upstream())
     } else {
         let model = DemoModel::start(&stage, PIECE_DELAY_MS)?;
-        bench.walk(&Upstream { port: model.port, model: "demo", text: Some(DEMO_ANSWER), piece_ms: PIECE_DELAY_MS })
+        bench.walk(&Upstream {
+            port: model.port,
+            model: "demo",
+            text: Some(DEMO_ANSWER),
+            piece_ms: PIECE_DELAY_MS,
+            gemini: true,
+        })
     }
 }
 
@@ -61,7 +68,41 @@ struct Upstream {
     text: Option<&'static str>,
     /// At least so much lies between two pieces of a stream; zero where nothing is known.
     piece_ms: u32,
+    /// Whether it speaks Gemini's dialect too.
+    gemini: bool,
 }
+
+/// A client's program, `PROGRAM_client.LANGUAGE`, and the provider that it calls.
+struct Client {
+    provider: &'static str,
+    program: &'static str,
+    language: &'static str,
+}
+
+impl Client {
+    const fn new(provider: &'static str, program: &'static str, language: &'static str) -> Self {
+        Client { provider, program, language }
+    }
+
+    /// The file with what it saw.
+    fn output(&self) -> String {
+        format!("{}.{}.{}.jsonl", self.program, self.provider, self.language)
+    }
+}
+
+/// Official clients, what people build on them, and curl.
+const CLIENTS: &[Client] = &[
+    Client::new("openai", "openai", "py"),
+    Client::new("anthropic", "anthropic", "py"),
+    Client::new("gemini", "gemini", "py"),
+    Client::new("openai", "langchain", "py"),
+    Client::new("openai", "curl", "py"),
+    Client::new("openai", "openai", "cjs"),
+    Client::new("anthropic", "anthropic", "cjs"),
+    Client::new("openai", "ai", "cjs"),
+    Client::new("anthropic", "ai", "cjs"),
+    Client::new("gemini", "ai", "cjs"),
+];
 
 /// What the walk needs beside the upstream.
 struct Bench<'a> {
@@ -76,19 +117,22 @@ impl Bench<'_> {
     fn walk(&self, upstream: &Upstream) -> Result<(), Failure> {
         Step::new("A workspace for the clients.").run(&mut self.amc("init --name clients --agent python"))?;
         let port = upstream.port;
-        let providers =
-            format!("--provider openai=http://127.0.0.1:{port}/v1 --provider anthropic=http://127.0.0.1:{port}");
-        Step::new("Both routes lead to the one model server.")
+        let providers = format!(
+            "--provider openai=http://127.0.0.1:{port}/v1 --provider anthropic=http://127.0.0.1:{port} \
+             --provider gemini=http://127.0.0.1:{port}"
+        );
+        Step::new("All routes lead to the one model server.")
             .run(&mut self.amc(&format!("gateway init {providers}")))?;
         let mut files = Vec::new();
         let mut receipts = 0;
-        let languages = [Some("py"), self.modules.as_ref().map(|_| "cjs")];
-        for language in languages.into_iter().flatten() {
-            for provider in ["openai", "anthropic"] {
-                let session = self.session(provider, language, upstream)?;
-                receipts += self.check(&session, upstream)?;
-                files.push(format!("{provider}.{language}.jsonl"));
+        for client in CLIENTS {
+            if (client.language == "cjs" && self.modules.is_none()) || (client.provider == "gemini" && !upstream.gemini)
+            {
+                continue;
             }
+            let session = self.session(client, upstream)?;
+            receipts += self.check(&session, upstream)?;
+            files.push(client.output());
         }
         self.jose(&files, receipts)?;
         Step::new("The logs after all that.").run(&mut self.amc("verify"))?;
@@ -96,24 +140,28 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// One client's program under `amc wrap`; the language is the end of its name.
-    fn session(&self, provider: &str, language: &str, upstream: &Upstream) -> Result<Session, Failure> {
-        let summary = format!("{provider}.{language}.summary.json");
+    /// One client's program under `amc wrap`.
+    fn session(&self, client: &Client, upstream: &Upstream) -> Result<Session, Failure> {
+        let Client { provider, program, language } = client;
+        let summary = format!("{}.summary.json", client.output());
         let mut wrap = self.amc(&format!("wrap --agent python --summary {summary} --"));
-        let program = self.programs.join(format!("{provider}_client.{language}"));
+        let path = self.programs.join(format!("{program}_client.{language}"));
         match &self.modules {
-            Some(modules) if language == "cjs" => wrap.env("NODE_PATH", modules).arg("node"),
+            Some(modules) if *language == "cjs" => wrap.env("NODE_PATH", modules).arg("node"),
             // -B: nothing is written beside the programs.
             _ => wrap.arg(&self.python).arg("-B"),
         };
-        wrap.arg(program).args([upstream.model, PROMPT]);
-        let said = format!("The official {provider} client ({language}), one plain and one streaming call.");
+        wrap.arg(path).args([upstream.model, PROMPT]);
+        if *program == "ai" {
+            wrap.arg(provider);
+        }
+        let said = format!("{program} ({language}) at {provider}, one plain and one streaming call.");
         let answer = Step::new(said).within(CLIENT_LIMIT).quietly().run(&mut wrap)?;
-        fs::write(self.stage.dir().join(format!("{provider}.{language}.jsonl")), &answer.stdout)?;
+        fs::write(self.stage.dir().join(client.output()), &answer.stdout)?;
         let summary: Value = parse(&fs::read_to_string(self.stage.dir().join(summary))?)?;
         let id = summary["session"].as_str().unwrap_or_default().to_owned();
         let calls = answer.stdout.lines().map(|line| Ok(Call(parse(line)?))).collect::<Result<Vec<_>, Failure>>()?;
-        Ok(Session { id, provider: provider.to_owned(), calls })
+        Ok(Session { id, provider: (*provider).to_owned(), calls })
     }
 
     /// Compares a session with the log; gives the number of its receipts.

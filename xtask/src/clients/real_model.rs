@@ -39,7 +39,7 @@ impl RealModel {
 
     /// For the walk.
     pub(super) fn upstream(&self) -> Upstream {
-        Upstream { port: self.port, model: "gemma-3-270m", text: None, piece_ms: 0 }
+        Upstream { port: self.port, model: "gemma-3-270m", text: None, piece_ms: 0, gemini: false }
     }
 }
 
