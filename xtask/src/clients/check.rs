@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const UPSTREAM: Upstream = Upstream { port: 1, model: "demo", text: Some("red"), piece_ms: 40 };
+    const UPSTREAM: Upstream = Upstream { port: 1, model: "demo", text: Some("red"), piece_ms: 40, gemini: true };
 
     fn call(kind: &str) -> Value {
         let mut call = json!({"call": kind, "text": "red, green", "input_tokens": 3, "output_tokens": 2,
