@@ -8,6 +8,8 @@
 //!
 //! The bytes that pass are never touched; only the copy is, before it leaves this process.
 
+use std::ops::Range;
+
 use amc_core::Digest;
 use amc_core::digest::hex;
 use zeroize::Zeroizing;
@@ -67,11 +69,12 @@ impl Redactor {
         let first_bytes = self.first_bytes(lease);
         let mut copied = 0;
         let mut at = 0;
+        let mut no_digits = 0..0;
         while at < bytes.len().min(keep) {
             let found = match first_bytes[usize::from(bytes[at])] {
                 First::Nothing => None,
                 First::Word if is_plainly_within_token(bytes, at) => None,
-                First::Word | First::Any => self.secret_at(lease, bytes, at),
+                First::Word | First::Any => self.secret_at(lease, bytes, at, &mut no_digits),
             };
             let Some(found) = found else {
                 at += 1;
@@ -124,7 +127,8 @@ impl Redactor {
         table
     }
 
-    fn secret_at(&self, lease: &str, bytes: &[u8], at: usize) -> Option<Found> {
+    /// The secret at this place; `no_digits` as [`value_at`] has it.
+    fn secret_at(&self, lease: &str, bytes: &[u8], at: usize, no_digits: &mut Range<usize>) -> Option<Found> {
         let rest = &bytes[at..];
         let found = |len: usize, rule| Some(Found { start: at, end: at + len, rule });
         if let Some((len, rule)) = self.exact_at(lease, rest) {
@@ -152,10 +156,10 @@ impl Redactor {
         if let Some(len) = own {
             return found(len, "configured");
         }
-        let (start, end) = value_at(rest)?;
+        let (start, end) = value_at(bytes, at, no_digits)?;
         // A key of ours may go on beyond the characters of a usual token.
-        let end = self.exact_at(lease, &rest[start..]).map_or(end, |(len, _)| end.max(start + len));
-        Some(Found { start: at + start, end: at + end, rule: "authorization" })
+        let end = self.exact_at(lease, &bytes[start..]).map_or(end, |(len, _)| end.max(start + len));
+        Some(Found { start, end, rule: "authorization" })
     }
 
     fn exact_at(&self, lease: &str, rest: &[u8]) -> Option<(usize, &'static str)> {
@@ -200,7 +204,15 @@ fn key_len(prefix: &str, min: usize, bytes: &[u8]) -> Option<usize> {
 }
 
 fn token_len(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| is_token(**byte)).count()
+    run_len(bytes, is_token)
+}
+
+/// How many bytes at the beginning belong to one run. All that looks beyond a fixed distance goes through here.
+fn run_len(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
+    let len = bytes.iter().take_while(|byte| belongs(**byte)).count();
+    #[cfg(test)]
+    tests::LOOKED_AT.with(|looked_at| looked_at.set(looked_at.get() + len));
+    len
 }
 
 /// The length of a JSON Web Token at the beginning of `bytes`: three parts, the first an object.
@@ -236,8 +248,7 @@ fn query_value_at(bytes: &[u8]) -> Option<(usize, usize)> {
     let name_len = token_len(&rest[..rest.len().min(QUERY_NAME_BYTES_MAX)]);
     let named = QUERY_NAMES.iter().any(|name| rest[..name_len].eq_ignore_ascii_case(name.as_bytes()));
     let start = (named && rest.get(name_len) == Some(&b'=')).then_some(1 + name_len + 1)?;
-    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"&#\"'<>\\".contains(byte);
-    let len = bytes[start..].iter().take_while(|byte| !ends(byte)).count();
+    let len = run_len(&bytes[start..], |byte| !byte.is_ascii_whitespace() && !b"&#\"'<>\\".contains(&byte));
     (len >= QUERY_VALUE_BYTES_MIN).then_some((start, start + len))
 }
 
@@ -247,11 +258,11 @@ fn cookie_at(bytes: &[u8]) -> Option<(usize, usize)> {
         .iter()
         .find(|name| bytes.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes())))?;
     let start = name.len() + separator_len(&bytes[name.len()..]);
-    let ends = |byte: &u8| b"\r\n\"'\\".contains(byte);
-    let len = bytes[start..].iter().take_while(|byte| !ends(byte)).count();
     let pair = token_len(&bytes[start..]);
     let is_pair = start > name.len() && pair > 0 && bytes.get(start + pair) == Some(&b'=');
-    (is_pair && len >= COOKIE_BYTES_MIN).then_some((start, start + len))
+    // The line is looked at only where it is one: a name that is repeated would have it looked at each time.
+    let len = is_pair.then(|| run_len(&bytes[start..], |byte| !b"\r\n\"'\\".contains(&byte)))?;
+    (len >= COOKIE_BYTES_MIN).then_some((start, start + len))
 }
 
 /// What stands between a name and its value, also where it is escaped or percent-encoded.
@@ -274,8 +285,10 @@ const fn is_token(byte: u8) -> bool {
 }
 
 /// `Bearer TOKEN`, `authorization: [scheme] TOKEN`, `"x-api-key": "TOKEN"` and the like: the place
-/// of the token after the name at the beginning of `bytes`.
-fn value_at(bytes: &[u8]) -> Option<(usize, usize)> {
+/// of the token after the name that stands at `from`. `no_digits` is the last run of a value's characters that
+/// turned out to have no digit: what begins within it need not be looked at again.
+fn value_at(text: &[u8], from: usize, no_digits: &mut Range<usize>) -> Option<(usize, usize)> {
+    let bytes = &text[from..];
     let name = VALUE_NAMES
         .iter()
         .find(|name| bytes.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes())))?;
@@ -297,11 +310,16 @@ fn value_at(bytes: &[u8]) -> Option<(usize, usize)> {
             at = after + 3;
         }
     }
-    let value = |byte: &u8| is_token(*byte) || b".~+/=%".contains(byte);
-    let len = bytes[at..].iter().take_while(|byte| value(byte)).count();
-    let has_digit = bytes[at..at + len].iter().any(u8::is_ascii_digit);
+    if no_digits.contains(&(from + at)) {
+        return None;
+    }
+    let len = run_len(&bytes[at..], |byte| is_token(byte) || b".~+/=%".contains(&byte));
     // A word of prose after "authorization:" is no secret; one of sixteen characters with a digit may be.
-    (len >= VALUE_BYTES_MIN && has_digit).then_some((at, at + len))
+    if !bytes[at..at + len].iter().any(u8::is_ascii_digit) {
+        *no_digits = from + at..from + at + len;
+        return None;
+    }
+    (len >= VALUE_BYTES_MIN).then_some((from + at, from + at + len))
 }
 
 /// The length of a PEM private key at the beginning of `bytes`, to the end where it is cut off.
@@ -488,6 +506,51 @@ mod tests {
             assert!(redacted.starts_with(&format!("{before}[amc:redacted:")), "{redacted}");
             assert!(redacted.ends_with(&format!("]{after}")), "{redacted}");
             assert_eq!(rules, [rule], "{secret}");
+        }
+    }
+
+    thread_local! {
+        /// Bytes of runs that were looked at on this thread.
+        pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    #[test]
+    fn no_text_is_looked_at_again_and_again() {
+        const LEN: usize = 1 << 14;
+        let pem = "-----BEGIN PRIVATE KEY-----";
+        for piece in [
+            "cookie:",
+            "cookie: a",
+            "set-cookie:",
+            "cookie:a=",
+            "bearer=",
+            "bearer ",
+            "bearer/a",
+            "authorization:",
+            "api_key=%3D",
+            "password=bearer=",
+            "eyJ",
+            "eyJ.",
+            "eyJa.b",
+            "sk-",
+            "sk-.",
+            "?key=",
+            "?key",
+            "&token=a",
+            "\\ncookie:",
+            "\\nbearer=",
+            "%3aeyJ",
+            "a ",
+            "x",
+            "acme_live_",
+            "amc-lease-",
+            pem,
+        ] {
+            let text = piece.repeat(LEN / piece.len());
+            LOOKED_AT.with(|looked_at| looked_at.set(0));
+            redactor().redact(LEASE, text.as_bytes(), usize::MAX);
+            let looked_at = LOOKED_AT.with(std::cell::Cell::get);
+            assert!(looked_at <= 8 * LEN, "{piece:?} repeated to {LEN} bytes: {looked_at} were looked at");
         }
     }
 
