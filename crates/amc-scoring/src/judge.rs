@@ -55,6 +55,9 @@ pub(crate) struct OwnKey {
     pub(crate) times: u64,
 }
 
+/// A session and all its events.
+type Ended = (SessionId, Vec<EventRecord>);
+
 /// Takes the selected events in log order.
 pub(crate) struct Judge<'k> {
     known: Known<'k>,
@@ -69,8 +72,8 @@ pub(crate) struct Judge<'k> {
     open: BTreeMap<SessionId, Vec<EventRecord>>,
     /// Judged, and wanted by one that goes on with it.
     kept: BTreeMap<SessionId, Vec<EventRecord>>,
-    /// Ended, and the one that it goes on with is not judged yet.
-    waiting: BTreeMap<SessionId, Vec<EventRecord>>,
+    /// Ended, by the session that they go on with, which is not judged yet.
+    waiting: BTreeMap<SessionId, Vec<Ended>>,
     list: Vec<Option<Session>>,
     facts: Collector,
     counts: BTreeMap<(String, Option<String>), u64>,
@@ -89,14 +92,18 @@ impl<'k> Judge<'k> {
         let work = work.map(|place| (place.open_index, place.seal_index.unwrap_or(u64::MAX))).collect();
         let outside = places().map(|place| place.open_index).filter(|open| !positions.contains_key(open));
         let before = outside.max();
+        let list = vec![None; opens.len()];
+        let (wanted_by, open, kept, waiting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (counts, judged) = (BTreeMap::new(), Judged::default());
+        let mut judge =
+            Judge { known, positions, work, before, wanted_by, open, kept, waiting, list, facts, counts, judged };
+        let in_window = judge.known.selected.places.iter().filter(|(_, place)| judge.is_looked_at(place.open_index));
         let mut wanted_by: BTreeMap<SessionId, usize> = BTreeMap::new();
-        for previous in in_window().filter_map(|place| place.previous) {
+        for previous in in_window.filter_map(|(session, _)| judge.previous(*session)) {
             *wanted_by.entry(previous).or_default() += 1;
         }
-        let list = vec![None; opens.len()];
-        let (open, kept, waiting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (counts, judged) = (BTreeMap::new(), Judged::default());
-        Judge { known, positions, work, before, wanted_by, open, kept, waiting, list, facts, counts, judged }
+        judge.wanted_by = wanted_by;
+        judge
     }
 
     /// Whether the events of the session with this opening are looked at.
@@ -114,7 +121,7 @@ impl<'k> Judge<'k> {
         if record.event.index == place.last_index
             && let Some(records) = self.open.remove(&session)
         {
-            self.end(session, records);
+            self.end((session, records));
         }
     }
 
@@ -125,23 +132,29 @@ impl<'k> Judge<'k> {
         (previous != session && self.is_looked_at(place.open_index)).then_some(previous)
     }
 
-    fn end(&mut self, session: SessionId, records: Vec<EventRecord>) {
-        let is_ready = self.previous(session).is_none_or(|previous| self.kept.contains_key(&previous));
-        if !is_ready {
-            self.waiting.insert(session, records);
-            return;
-        }
-        self.judge(session, records);
-        let ready = |(next, _): &(&SessionId, _)| self.previous(**next) == Some(session);
-        let next: Vec<SessionId> = self.waiting.iter().filter(ready).map(|(next, _)| *next).collect();
-        for next in next {
-            if let Some(records) = self.waiting.remove(&next) {
-                self.end(next, records);
+    /// Judges a session that has ended as soon as the one that it goes on with is judged, and then those that waited
+    /// for it.
+    fn end(&mut self, ended: Ended) {
+        let mut ready = vec![ended];
+        while let Some((session, records)) = ready.pop() {
+            match self.previous(session).filter(|previous| !self.kept.contains_key(previous)) {
+                Some(previous) => self.waiting.entry(previous).or_default().push((session, records)),
+                None => {
+                    self.judge((session, records));
+                    let next = self.waiting.remove(&session).unwrap_or_default();
+                    ready.extend(self.in_order(next).into_iter().rev());
+                }
             }
         }
     }
 
-    fn judge(&mut self, id: SessionId, records: Vec<EventRecord>) {
+    /// By opening.
+    fn in_order(&self, mut sessions: Vec<Ended>) -> Vec<Ended> {
+        sessions.sort_by_key(|(session, _)| self.known.selected.places[session].open_index);
+        sessions
+    }
+
+    fn judge(&mut self, (id, records): Ended) {
         let previous = self.previous(id);
         let place = &self.known.selected.places[&id];
         if let Some(session) = Session::of(place, &records, self.known.around) {
@@ -205,14 +218,8 @@ impl<'k> Judge<'k> {
     /// What all of them gave, and the facts.
     pub(crate) fn finish(mut self) -> (Judged, Collector) {
         // Sessions that go on with one another in a circle, which the monitor never writes.
-        let places = &self.known.selected.places;
-        let mut left: Vec<SessionId> = self.waiting.keys().copied().collect();
-        left.sort_by_key(|session| places[session].open_index);
-        for session in left {
-            if let Some(records) = self.waiting.remove(&session) {
-                self.judge(session, records);
-            }
-        }
+        let left = std::mem::take(&mut self.waiting).into_values().flatten().collect();
+        self.in_order(left).into_iter().for_each(|ended| self.judge(ended));
         let Judge { known, list, counts, facts, mut judged, .. } = self;
         judged.sessions.list = list.into_iter().flatten().collect();
         judged.sessions.last_number = known.selected.head.as_ref().map_or(0, |(_, head)| head.last_number);

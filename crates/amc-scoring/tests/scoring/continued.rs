@@ -93,3 +93,24 @@ fn a_receipt_of_the_session_before_counts_also_where_the_window_begins_between_t
     assert_eq!(report.correlation.valid, 1, "{:#?}", report.findings);
     assert!(!has(&report, FindingCode::TraceEventHashNotFound));
 }
+
+#[test]
+fn a_long_line_of_sessions_that_wait_for_the_first_is_judged_to_its_end() {
+    const SESSIONS: u64 = 4_000;
+    let mut world = World::new();
+    world.next_day();
+    let bot = world.agent.clone();
+    let first = world.open(&bot, SessionPurpose::Agent);
+    let mut previous = first;
+    for _ in 1..SESSIONS {
+        let next = world.open(&bot, SessionPurpose::Agent);
+        world.say(&bot, next, Tier::Observed, SessionContinues { previous });
+        world.seal(&bot, next, SessionOutcome::Sealed);
+        previous = next;
+    }
+    world.seal(&bot, first, SessionOutcome::Sealed);
+    world.cosign();
+    let report = world.score(&shipped(), 14);
+    assert_eq!(report.sessions.len() as u64, SESSIONS);
+    assert!(report.sessions.iter().all(|session| session.counted), "each is judged");
+}
