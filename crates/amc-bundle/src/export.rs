@@ -238,14 +238,8 @@ fn write_evidence<E, A>(
     }
     let as_of = report.as_of_ns().ok_or_else(|| ExportError::Inconsistent("the report's as_of is no time".into()))?;
     let size = report.evidence.size;
-    let mut selector = Selector::new(&report.agent, as_of, report.window_s);
-    let select = &mut |record: Cow<'_, VerifiedEvent>| {
-        if record.event.index < size {
-            selector.take(&record);
-        }
-    };
-    input.evidence.events.read(select).map_err(unread)?;
-    let selected = selector.finish();
+    let selector = Selector::new(&report.agent, as_of, report.window_s);
+    let selected = selector.select(input.evidence.events, size).map_err(unread)?;
     let (mut places, mut named) = (Places::default(), payloads::Named::default());
     let (mut bytes, mut written) = (Vec::new(), Ok(()));
     let write = &mut |record: Cow<'_, VerifiedEvent>| {

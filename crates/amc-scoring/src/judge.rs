@@ -1,22 +1,22 @@
 //! The second reading: one session after the other becomes facts, findings and a line of the report, and its events are
 //! let go. What is in memory at a time is the sessions that are open there.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use amc_core::kinds::SessionPurpose;
 use amc_core::{AgentId, Finding, FindingCode, SessionId};
-use amc_evidence::EventRecord;
+use amc_evidence::{EventRecord, VerifiedEvent};
 
 use crate::bank::Limits;
 use crate::coalesce::Collector;
 use crate::configs::Configs;
 use crate::correlate::{Correlated, Keys};
 use crate::detect::{self, Ground, Whole};
-use crate::report::Upstream;
-use crate::select::{Selected, lean};
+use crate::select::{Selected, lean, without_bytes};
 use crate::sessions::{Session, Sessions, Surroundings};
 use crate::summary::Models;
-use crate::upstreams::Upstreams;
+use crate::upstreams::{UpstreamCounts, Upstreams};
 
 /// What is known before a session is judged.
 pub(crate) struct Known<'k> {
@@ -35,7 +35,7 @@ pub(crate) struct Judged {
     pub(crate) sessions: Sessions,
     pub(crate) correlated: Correlated,
     pub(crate) findings: Vec<Finding>,
-    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) upstreams: UpstreamCounts,
     pub(crate) models: Models,
     /// Keys of its own that the agent sent, by provider.
     pub(crate) own_keys: BTreeMap<String, OwnKey>,
@@ -76,7 +76,6 @@ pub(crate) struct Judge<'k> {
     waiting: BTreeMap<SessionId, Vec<Ended>>,
     list: Vec<Option<Session>>,
     facts: Collector,
-    counts: BTreeMap<(String, Option<String>), u64>,
     judged: Judged,
 }
 
@@ -94,9 +93,8 @@ impl<'k> Judge<'k> {
         let before = outside.max();
         let list = vec![None; opens.len()];
         let (wanted_by, open, kept, waiting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (counts, judged) = (BTreeMap::new(), Judged::default());
-        let mut judge =
-            Judge { known, positions, work, before, wanted_by, open, kept, waiting, list, facts, counts, judged };
+        let judged = Judged::default();
+        let mut judge = Judge { known, positions, work, before, wanted_by, open, kept, waiting, list, facts, judged };
         let in_window = judge.known.selected.places.iter().filter(|(_, place)| judge.is_looked_at(place.open_index));
         let mut wanted_by: BTreeMap<SessionId, usize> = BTreeMap::new();
         for previous in in_window.filter_map(|(session, _)| judge.previous(*session)) {
@@ -112,13 +110,18 @@ impl<'k> Judge<'k> {
     }
 
     /// Takes the next event of the log that belongs to a carried session.
-    pub(crate) fn take(&mut self, session: SessionId, record: &EventRecord) {
+    pub(crate) fn take(&mut self, session: SessionId, event: Cow<'_, VerifiedEvent>) {
         let Some(place) = self.known.selected.places.get(&session) else { return };
         if !self.is_looked_at(place.open_index) {
             return;
         }
-        self.open.entry(session).or_default().push(lean(record));
-        if record.event.index == place.last_index
+        let index = event.event.index;
+        let record = match event {
+            Cow::Borrowed(event) => lean(event),
+            Cow::Owned(event) => without_bytes(event.into_inner()),
+        };
+        self.open.entry(session).or_default().push(record);
+        if index == place.last_index
             && let Some(records) = self.open.remove(&session)
         {
             self.end((session, records));
@@ -180,7 +183,7 @@ impl<'k> Judge<'k> {
         let (mut calls, mut lines) = (Vec::new(), Vec::new());
         if session.is_work() {
             calls = detect::exchanges(records);
-            known.upstreams.count(&calls, &mut self.counts);
+            known.upstreams.count(&calls, &mut self.judged.upstreams);
             self.judged.models.count(&calls);
             self.judged.past_gateway |= detect::egress_hosts(records).any(|host| known.upstreams.is_host(host));
             let previous = previous.and_then(|id| Some((id, self.kept.get(&id)?.as_slice())));
@@ -220,10 +223,9 @@ impl<'k> Judge<'k> {
         // Sessions that go on with one another in a circle, which the monitor never writes.
         let left = std::mem::take(&mut self.waiting).into_values().flatten().collect();
         self.in_order(left).into_iter().for_each(|ended| self.judge(ended));
-        let Judge { known, list, counts, facts, mut judged, .. } = self;
+        let Judge { known, list, facts, mut judged, .. } = self;
         judged.sessions.list = list.into_iter().flatten().collect();
         judged.sessions.last_number = known.selected.head.as_ref().map_or(0, |(_, head)| head.last_number);
-        judged.upstreams = Upstreams::finish(counts);
         judged.correlated.finish(known.agent);
         (judged, facts)
     }

@@ -6,7 +6,7 @@
 //! no floats. Levels and weights are basis points, every division rounds down, ages are whole
 //! seconds. Events enter as [`VerifiedEvent`](amc_evidence::VerifiedEvent)s only.
 //!
-//! The way of one run: [`mod@select`] says which events count, [`sessions`] puts them into sessions,
+//! The way of one run: [`select`] says which events count, [`sessions`] puts them into sessions,
 //! [`correlate`] holds the agent's trace against them, [`detect`] turns them into [`facts`] (and
 //! [`reported`] what was handed in), [`gate`] finds the level that the facts support,
 //! [`caps`] takes away what may not stand, [`integrity`] says how far to trust it, and [`mod@score`]
@@ -43,7 +43,7 @@ pub use bank::{Bank, BankError, SHIPPED_BANK};
 pub use claims::{Claims, ClaimsError, Target, TargetError};
 pub use explain::explain;
 pub use report::{Label, Report, Status};
-pub use score::{ScoreInput, score, score_selected, select};
+pub use score::{ScoreInput, score, score_selected};
 pub use select::{Selected, Selector, select_audit};
 pub use source::{EvidenceSource, SourceError};
 

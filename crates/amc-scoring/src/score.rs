@@ -60,25 +60,12 @@ pub struct ScoreInput<'a> {
 /// # Errors
 /// The events could not be read.
 pub fn score(input: &ScoreInput<'_>) -> Result<Report, SourceError> {
-    score_selected(input, &select(input)?)
+    let ScoreInput { agent, as_of_ns, window_s, .. } = *input;
+    let selected = Selector::new(agent, as_of_ns, window_s).select(input.evidence, input.evidence_head.size)?;
+    score_selected(input, &selected)
 }
 
-/// What the run reads of the evidence log: the first of the two readings.
-///
-/// # Errors
-/// The events could not be read.
-pub fn select<'a>(input: &ScoreInput<'a>) -> Result<Selected<'a>, SourceError> {
-    let size = input.evidence_head.size;
-    let mut selector = Selector::new(input.agent, input.as_of_ns, input.window_s);
-    input.evidence.read(&mut |event| {
-        if event.event.index < size {
-            selector.take(&event);
-        }
-    })?;
-    Ok(selector.finish())
-}
-
-/// The second reading, of a selection that was made by [`select`] from the same input.
+/// The second of the two readings, where the first has given the selection already ([`Selector::select`]).
 ///
 /// # Errors
 /// The events could not be read.
@@ -118,7 +105,7 @@ pub fn score_selected(input: &ScoreInput<'_>, selected: &Selected<'_>) -> Result
             if revoked.signed(event.event.index) {
                 bad_index = Some(bad_index.map_or(event.event.index, |known| known.min(event.event.index)));
             }
-            judge.take(session, &event);
+            judge.take(session, event);
         }
     })?;
     let (judged, facts) = judge.finish();
@@ -170,7 +157,7 @@ impl Run<'_> {
         let clock_events = self.clock_findings();
         let own_keys = self.key_findings();
         self.findings.extend(self.configs.findings(self.window.start_ns));
-        let upstreams = std::mem::take(&mut self.judged.upstreams);
+        let upstreams = std::mem::take(&mut self.judged.upstreams).finish();
         let models = std::mem::take(&mut self.judged.models).finish();
         let now = Circumstances {
             config_broken: !self.configs.broken().is_empty(),

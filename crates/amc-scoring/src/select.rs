@@ -21,6 +21,8 @@ use amc_core::timestamp::NS_PER_S;
 use amc_core::{AgentId, SessionId};
 use amc_evidence::{Event, EventRecord, SignedEvent};
 
+use crate::source::{EvidenceSource, SourceError};
+
 /// The window `[as_of − window, as_of)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
@@ -120,14 +122,14 @@ const fn within(span: Option<(u64, u64)>, index: u64) -> bool {
 
 /// What is known of a session before its opening was seen.
 #[derive(Debug, Default)]
-struct Seen {
+struct Noted {
     open: Option<(u64, i64, SessionPurpose)>,
     seal_index: Option<u64>,
     last_index: u64,
     previous: Option<(u64, SessionId)>,
 }
 
-impl Seen {
+impl Noted {
     fn place(self) -> Option<Place> {
         let (open_index, open_wall_ns, purpose) = self.open?;
         let previous = self.previous.map(|(_, previous)| previous);
@@ -156,7 +158,7 @@ struct Candidate {
 pub struct Selector<'a> {
     agent: &'a AgentId,
     window: Window,
-    sessions: BTreeMap<SessionId, Seen>,
+    sessions: BTreeMap<SessionId, Noted>,
     heads: BTreeMap<u64, AgentHead>,
     candidates: BTreeMap<u64, Candidate>,
     newest: BTreeMap<Series, (u64, EventRecord)>,
@@ -183,8 +185,21 @@ impl<'a> Selector<'a> {
         }
     }
 
+    /// What is selected of the first `size` events of a source.
+    ///
+    /// # Errors
+    /// The events could not be read.
+    pub fn select(mut self, events: &dyn EvidenceSource, size: u64) -> Result<Selected<'a>, SourceError> {
+        events.read(&mut |event| {
+            if event.event.index < size {
+                self.take(&event);
+            }
+        })?;
+        Ok(self.finish())
+    }
+
     /// Takes note of an event.
-    pub fn take(&mut self, record: &EventRecord) {
+    fn take(&mut self, record: &EventRecord) {
         let (event, window) = (&record.event, self.window);
         let ours = event.agent.as_ref() == Some(self.agent);
         if let Some(session) = event.session {
@@ -265,7 +280,7 @@ impl<'a> Selector<'a> {
     }
 
     /// What is selected of the events that were taken.
-    pub fn finish(self) -> Selected<'a> {
+    fn finish(self) -> Selected<'a> {
         let places = self.sessions.into_iter().filter_map(|(id, seen)| Some((id, seen.place()?)));
         let mut places: BTreeMap<SessionId, Place> = places.collect();
         let covered = Covered::decide(places.values(), self.window);
@@ -284,6 +299,13 @@ pub(crate) fn lean(record: &EventRecord) -> EventRecord {
     let signed = SignedEvent { body: Vec::new(), signature: record.signed.signature };
     let event = Event { fields: Vec::new(), ..record.event.clone() };
     EventRecord { event, fields: record.fields.clone(), hash: record.hash, signed }
+}
+
+/// The same of a record that may be changed.
+pub(crate) fn without_bytes(mut record: EventRecord) -> EventRecord {
+    record.signed.body = Vec::new();
+    record.event.fields = Vec::new();
+    record
 }
 
 /// What a run reads of the evidence log.

@@ -36,7 +36,7 @@ impl<'a> Upstreams<'a> {
     }
 
     /// Counts calls by provider and the base URL that was in force.
-    pub(crate) fn count(&self, calls: &[Exchange<'_>], counts: &mut BTreeMap<(String, Option<String>), u64>) {
+    pub(crate) fn count(&self, calls: &[Exchange<'_>], counts: &mut UpstreamCounts) {
         let mut found: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
         for call in calls {
             let at = self.starts.partition_point(|(index, _)| *index < call.request_record.event.index);
@@ -46,13 +46,19 @@ impl<'a> Upstreams<'a> {
             *found.entry((&call.request.provider, named)).or_default() += 1;
         }
         for ((provider, base_url), calls) in found {
-            *counts.entry((provider.to_owned(), base_url.map(str::to_owned))).or_default() += calls;
+            *counts.0.entry((provider.to_owned(), base_url.map(str::to_owned))).or_default() += calls;
         }
     }
+}
 
+/// Calls by provider and base URL.
+#[derive(Debug, Default)]
+pub(crate) struct UpstreamCounts(BTreeMap<(String, Option<String>), u64>);
+
+impl UpstreamCounts {
     /// As the report shows them.
-    pub(crate) fn finish(counts: BTreeMap<(String, Option<String>), u64>) -> Vec<Upstream> {
-        counts.into_iter().map(|((provider, base_url), calls)| Upstream { provider, base_url, calls }).collect()
+    pub(crate) fn finish(self) -> Vec<Upstream> {
+        self.0.into_iter().map(|((provider, base_url), calls)| Upstream { provider, base_url, calls }).collect()
     }
 }
 

@@ -11,7 +11,9 @@ use amc_crypto::{
     Checkpoint, CosignedCheckpoint, Note, PublicKey, TrustPolicy, Verified, VerifierKey, policy as trust,
 };
 use amc_evidence::VerifiedEvent;
-use amc_scoring::{Bank, Claims, EvidenceSource, Report, SCORER, ScoreInput, Selector, Target, score, select_audit};
+use amc_scoring::{
+    Bank, Claims, EvidenceSource, Report, SCORER, ScoreInput, Selected, Selector, Target, score_selected, select_audit,
+};
 
 use super::again::{Again, read_again};
 use super::configs::Configs;
@@ -161,13 +163,13 @@ impl Content {
         if let Some(checkpoint) = &evidence_checkpoint {
             self.check_slice(&report, &checkpoint.checkpoint, evidence, findings);
         }
-        self.check_chosen(&report, evidence, &again, findings)?;
+        let Some(selected) = self.check_chosen(&report, evidence, &again, findings)? else { return Ok(None) };
         let entry = recompute::check_entry(&report, &self.audit.events, findings);
         if let Err(error) = seal::verify_seal(&self.files[member::SEAL], &report, &self.auditor_keys()) {
             findings.push(Finding::error(FindingCode::RunSealInvalid, member::SEAL, error.to_string()));
         }
         let Some(bank) = self.check_files(&report, evidence, findings) else { return Ok(None) };
-        if self.check_score(&report, &bank, &again, findings)?.is_none() {
+        if self.check_score(&report, &bank, (&again, &selected), findings)?.is_none() {
             return Ok(None);
         }
 
@@ -284,22 +286,21 @@ impl Content {
         }
     }
 
-    /// The events are exactly those that the score reads, so nothing of anybody else is here.
-    fn check_chosen(
+    /// The events are exactly those that the score reads, so nothing of anybody else is here; gives which it reads.
+    fn check_chosen<'r>(
         &self,
-        report: &Report,
+        report: &'r Report,
         evidence: &LogEvents,
         again: &dyn EvidenceSource,
         findings: &mut Vec<Finding>,
-    ) -> Result<(), VerifyError> {
+    ) -> Result<Option<Selected<'r>>, VerifyError> {
         let Some(as_of_ns) = report.as_of_ns() else {
             let what = "its as_of is no time";
             findings.push(Finding::error(FindingCode::ScoreMismatch, member::REPORT_JSON, what));
-            return Ok(());
+            return Ok(None);
         };
-        let mut selector = Selector::new(&report.agent, as_of_ns, report.window_s);
-        again.read(&mut |record| selector.take(&record)).map_err(read_again)?;
-        let selected = selector.finish();
+        let selector = Selector::new(&report.agent, as_of_ns, report.window_s);
+        let selected = selector.select(again, report.evidence.size).map_err(read_again)?;
         let mut stray = None;
         let find = &mut |record: Cow<'_, VerifiedEvent>| {
             if stray.is_none() && !selected.contains(&record) {
@@ -318,7 +319,7 @@ impl Content {
                 findings.push(Finding::error(FindingCode::BundleMemberMismatch, subject, what));
             }
         }
-        Ok(())
+        Ok(Some(selected))
     }
 
     /// Configurations, target and bank; gives the bank.
@@ -351,7 +352,7 @@ impl Content {
         &self,
         report: &Report,
         bank: &Bank,
-        again: &dyn EvidenceSource,
+        (again, selected): (&dyn EvidenceSource, &Selected<'_>),
         findings: &mut Vec<Finding>,
     ) -> Result<Option<()>, VerifyError> {
         let mut error = |code, name: &str, what: String| findings.push(Finding::error(code, name, what));
@@ -378,7 +379,7 @@ impl Content {
             }
         };
         let Some(as_of_ns) = report.as_of_ns() else { return Ok(None) };
-        let recomputed = score(&ScoreInput {
+        let input = ScoreInput {
             workspace: &report.workspace,
             agent: &report.agent,
             evidence_head: report.evidence.clone(),
@@ -390,8 +391,8 @@ impl Content {
             window_s: report.window_s,
             claims: claims.as_ref(),
             target: target.as_ref(),
-        })
-        .map_err(read_again)?;
+        };
+        let recomputed = score_selected(&input, selected).map_err(read_again)?;
         if recomputed.to_bytes() != self.files[member::REPORT_JSON] {
             let what = match recompute::first_difference(report, &recomputed) {
                 Some(place) => {

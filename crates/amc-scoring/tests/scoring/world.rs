@@ -425,9 +425,8 @@ impl World {
 
     /// Indices of those of these events that a run of the world's agent reads.
     pub(crate) fn select(&self, (as_of_ns, window_s): (i64, u64), events: &[VerifiedEvent]) -> BTreeSet<u64> {
-        let mut selector = Selector::new(&self.agent, as_of_ns, window_s);
-        records(events).for_each(|record| selector.take(record));
-        let selected = selector.finish();
+        let selected = Selector::new(&self.agent, as_of_ns, window_s).select(&events, u64::MAX);
+        let selected = selected.expect("events in memory can be read");
         records(events).filter(|record| selected.contains(record)).map(|record| record.event.index).collect()
     }
 }
