@@ -26,7 +26,7 @@ use amc_crypto::TrustPolicy;
 /// The bound of the format's page.
 const PEAK_KB_MAX: u64 = 100_000;
 /// What an event of a session that is over may cost.
-const EVENT_BYTES_MAX: u64 = 400;
+const EVENT_BYTES_MAX: u64 = 90;
 /// Calls of the large session; two events each.
 const CALLS: u32 = 10_000;
 const VARIABLE: &str = "AMC_VERIFY_AND_TELL";

@@ -1,8 +1,11 @@
 //! RFC 6962 trees: the frontier of a growing log, proofs read from stored subtrees, and the checks.
 //!
 //! Three proofs are known here: inclusion of one leaf, consistency of two sizes, and a multiproof
-//! of many leaves. A multiproof's hashes stand in rs_merkle's order (level by level from the
-//! leaves, left to right); rs_merkle checks it, behind the strict checks that it lacks itself.
+//! of many leaves. A multiproof's hashes stand in rs_merkle's order: level by level from the
+//! leaves, left to right. It is checked in one pass that holds one hash per level, which rs_merkle
+//! itself cannot; the tests hold both against each other.
+
+use std::borrow::Borrow;
 
 use amc_core::Digest;
 use serde::{Deserialize, Serialize};
@@ -359,20 +362,52 @@ fn consistency_length(first: u64, second: u64) -> usize {
     length + usize::from(start != 0)
 }
 
+/// Climbs from leaves, ascending by index, to the root of a tree of `size`, node by node from the left; what is held
+/// on the way is one node per level. `sibling` gives a node that is above none of the leaves, by level and index.
+fn climb<T>(
+    leaves: impl Iterator<Item = (u64, T)>,
+    size: u64,
+    mut sibling: impl FnMut(u8, u64) -> T,
+    join: impl Fn(T, T) -> T,
+) -> Option<T> {
+    // By level: a left node whose right sibling is above a leaf that is still to come.
+    let mut waiting: [Option<T>; 64] = std::array::from_fn(|_| None);
+    let mut leaves = leaves.peekable();
+    while let Some((leaf, node)) = leaves.next() {
+        let next = leaves.peek().map(|(next, _)| *next);
+        let (mut node, mut level, mut last) = (Some(node), 0u8, size - 1);
+        while last > 0
+            && let Some(known) = node.take()
+        {
+            let index = leaf >> level;
+            let right_comes = next.is_some_and(|next| next >> level == index + 1);
+            node = if index & 1 == 1 {
+                let left = waiting[usize::from(level)].take().unwrap_or_else(|| sibling(level, index - 1));
+                Some(join(left, known))
+            } else if index == last {
+                Some(known)
+            } else if right_comes {
+                waiting[usize::from(level)] = Some(known);
+                None
+            } else {
+                Some(join(known, sibling(level, index + 1)))
+            };
+            level += 1;
+            last >>= 1;
+        }
+        if node.is_some() {
+            return node;
+        }
+    }
+    None
+}
+
 /// Places (level, index) whose hashes a multiproof carries, in its order.
 fn multiproof_places(indices: &[u64], size: u64) -> Vec<(u8, u64)> {
     let mut places = Vec::new();
-    let mut known = indices.to_vec();
-    let (mut width, mut level) = (size, 0u8);
-    while width > 1 {
-        let siblings = known.iter().map(|index| index ^ 1);
-        let missing = siblings.filter(|sibling| *sibling < width && known.binary_search(sibling).is_err());
-        places.extend(missing.map(|sibling| (level, sibling)));
-        known = known.iter().map(|index| index >> 1).collect();
-        known.dedup();
-        width = width.div_ceil(2);
-        level += 1;
-    }
+    let leaves = indices.iter().map(|index| (*index, ()));
+    climb(leaves, size, |level, index| places.push((level, index)), |(), ()| ());
+    places.sort_unstable();
     places
 }
 
@@ -401,45 +436,44 @@ pub fn multiproof<R: HashReader>(reader: &R, indices: &[u64], size: u64) -> Resu
     multiproof_places(indices, size).into_iter().map(hash_at).collect()
 }
 
-#[derive(Clone)]
-struct Rfc6962;
-
-impl rs_merkle::Hasher for Rfc6962 {
-    type Hash = [u8; 32];
-
-    fn hash(data: &[u8]) -> [u8; 32] {
-        crate::leaf_hash(data).0
-    }
-
-    fn concat_and_hash(left: &[u8; 32], right: Option<&[u8; 32]>) -> [u8; 32] {
-        right.map_or(*left, |right| node_hash(&Digest(*left), &Digest(*right)).0)
-    }
-}
-
 /// Checks a multiproof: `leaves` are the hashes at `indices`, `size` and `root` are a checkpoint's.
+///
+/// Beside what is given it takes memory for one hash per level.
 ///
 /// # Errors
 /// [`ProofError`] when indices, leaves or the number of hashes are not what the tree's shape
 /// demands, or when the root differs.
-pub fn verify_multiproof(
+pub fn verify_multiproof<L>(
     indices: &[u64],
-    leaves: &[Digest],
+    leaves: L,
     size: u64,
     proof: &[Digest],
     root: &Digest,
-) -> Result<(), ProofError> {
+) -> Result<(), ProofError>
+where
+    L: IntoIterator<Item: Borrow<Digest>, IntoIter: ExactSizeIterator>,
+{
     check_indices(indices, size)?;
+    let leaves = leaves.into_iter();
     if leaves.len() != indices.len() {
         return Err(ProofError::OutOfRange("as many leaves as indices are needed"));
     }
-    let wanted = multiproof_places(indices, size).len();
+    // The hashes of a level stand together; the next one of each is found by counting them first.
+    let mut next = [0; 64];
+    climb(indices.iter().map(|index| (*index, ())), size, |level, _| next[usize::from(level)] += 1, |(), ()| ());
+    let mut wanted = 0;
+    for begin in &mut next {
+        wanted += std::mem::replace(begin, wanted);
+    }
     if proof.len() != wanted {
         return Err(ProofError::WrongLength { wanted, found: proof.len() });
     }
-    let to_usize = |value: u64| usize::try_from(value).map_err(|_| ProofError::OutOfRange("index"));
-    let places = indices.iter().map(|index| to_usize(*index)).collect::<Result<Vec<_>, _>>()?;
-    let hashes: Vec<[u8; 32]> = leaves.iter().map(|leaf| leaf.0).collect();
-    let proof = rs_merkle::MerkleProof::<Rfc6962>::new(proof.iter().map(|hash| hash.0).collect());
-    let holds = proof.verify(root.0, &places, &hashes, to_usize(size)?);
-    if holds { Ok(()) } else { Err(ProofError::WrongRoot) }
+    let given = |level: u8, _| {
+        let at = &mut next[usize::from(level)];
+        *at += 1;
+        proof[*at - 1]
+    };
+    let leaves = indices.iter().copied().zip(leaves.map(|leaf| *leaf.borrow()));
+    let found = climb(leaves, size, given, |left, right| node_hash(&left, &right));
+    if found.as_ref() == Some(root) { Ok(()) } else { Err(ProofError::WrongRoot) }
 }

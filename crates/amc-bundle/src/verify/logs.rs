@@ -290,11 +290,11 @@ impl LogEvents {
         proof: &[u8],
         findings: &mut Vec<Finding>,
     ) {
-        let leaves: Vec<Digest> = self.seen.iter().map(SeenHash::event_hash).collect();
+        let leaves = self.seen.iter().map(SeenHash::event_hash);
         let (size, root) = (checkpoint.checkpoint.size, &checkpoint.checkpoint.root);
         let failed = match read_proof(proof) {
             Ok(hashes) => {
-                verify_multiproof(&self.indices, &leaves, size, &hashes, root).err().map(|error| error.to_string())
+                verify_multiproof(&self.indices, leaves, size, &hashes, root).err().map(|error| error.to_string())
             }
             Err(error) => Some(error.to_string()),
         };

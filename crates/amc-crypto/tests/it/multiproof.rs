@@ -38,7 +38,7 @@ fn compare(size: u64, indices: &[u64]) {
     let wanted: Vec<Digest> = theirs.proof(&places).proof_hashes().iter().map(|hash| Digest(*hash)).collect();
     assert_eq!(proof, wanted, "{indices:?} of {size}");
     assert_eq!(Some(tree.root().0), theirs.root());
-    assert_eq!(verify_multiproof(indices, &pick(&all, indices), size, &proof, &tree.root()), Ok(()));
+    assert_eq!(verify_multiproof(indices, pick(&all, indices), size, &proof, &tree.root()), Ok(()));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn an_older_size_is_proven_from_a_larger_tree() {
         let indices: Vec<u64> = (0..size).step_by(5).collect();
         let proof = multiproof(&whole, &indices, size).expect("in memory");
         let root = amc_crypto::merkle::root_of(all[..usize::try_from(size).expect("small")].iter().copied());
-        assert_eq!(verify_multiproof(&indices, &pick(&all, &indices), size, &proof, &root), Ok(()), "size {size}");
+        assert_eq!(verify_multiproof(&indices, pick(&all, &indices), size, &proof, &root), Ok(()), "size {size}");
     }
 }
 
@@ -182,10 +182,10 @@ fn flipped_and_swapped_hashes() {
 fn enormous_sizes_are_checked_at_once() {
     for size in [1 << 32, (1 << 53) + 1, 1 << 63, u64::MAX] {
         for index in [0, size / 2, size - 1] {
-            let verdict = verify_multiproof(&[index], &[leaf_hash(b"x")], size, &[], &leaf_hash(b"x"));
+            let verdict = verify_multiproof(&[index], [leaf_hash(b"x")], size, &[], &leaf_hash(b"x"));
             let Err(ProofError::WrongLength { wanted, .. }) = verdict else { panic!("{size}: {verdict:?}") };
             let proof = vec![leaf_hash(b"y"); wanted];
-            let verdict = verify_multiproof(&[index], &[leaf_hash(b"x")], size, &proof, &leaf_hash(b"x"));
+            let verdict = verify_multiproof(&[index], [leaf_hash(b"x")], size, &proof, &leaf_hash(b"x"));
             assert_eq!(verdict, Err(ProofError::WrongRoot), "{index} of {size}");
         }
     }
