@@ -46,10 +46,7 @@ impl EvidenceLog {
 
 impl EvidenceSource for EvidenceLog {
     fn read(&self, take: &mut dyn FnMut(Cow<'_, VerifiedEvent>)) -> Result<(), SourceError> {
-        // The writer may have gone on beyond the checkpoint that is published; a run ends at one, and no later.
-        let size = self.reader.size();
-        let published = self.seen.partition_point(|(index, _)| *index < size);
-        let mut wanted = self.seen[..published].iter().peekable();
+        let mut wanted = self.seen.iter().peekable();
         for stored in self.reader.events(0) {
             let Some((index, seen)) = wanted.peek() else { return Ok(()) };
             let stored = stored?;
@@ -113,7 +110,10 @@ impl Unlocked {
             return Err(findings.into_iter().fold(failure, Failure::with));
         }
         let open = |dir: &Path| LogReader::open(dir).map_err(Failure::wrong);
-        let evidence = EvidenceLog { reader: open(evidence_dir)?, seen, is_of_agent };
+        let reader = open(evidence_dir)?;
+        // The writer may have gone on beyond the checkpoint that is published; a run ends at one, and no later.
+        seen.truncate(seen.partition_point(|(index, _)| *index < reader.size()));
+        let evidence = EvidenceLog { reader, seen, is_of_agent };
         let audit = VerifiedLog { reader: open(&audit_dir)?, events: audit };
         Ok(BothLogs { evidence, audit, other_agents: agents, findings, statements: verdict.statements })
     }

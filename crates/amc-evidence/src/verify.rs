@@ -111,10 +111,10 @@ impl Check<SignedEvent> for Seen {
 
     fn check(&self, signed: SignedEvent) -> Result<EventRecord, Changed> {
         let hash = signed.event_hash();
-        let (event, fields) = Event::decode(&signed.body).map_err(|_| Changed)?;
         if Self::digest(&hash, &signed) != *self {
             return Err(Changed);
         }
+        let (event, fields) = Event::decode(&signed.body).map_err(|_| Changed)?;
         Ok(EventRecord { event, fields, hash, signed })
     }
 }

@@ -5,7 +5,9 @@ use amc_core::kinds::{CallOutcome, Fields, LlmResponse, ProcessOutput, Stream};
 use amc_core::{Digest, Tier, digest};
 use amc_crypto::Unverified;
 use amc_evidence::event::{EventError, Stored, StoredBytes};
-use amc_evidence::{Draft, Event, EventTrust, KeyHistory, LogState, PayloadRef, SignedEvent, receipt};
+use amc_evidence::{
+    Changed, Draft, Event, EventTrust, KeyHistory, LogState, PayloadRef, Seen, SeenHash, SignedEvent, receipt,
+};
 use proptest::prelude::*;
 
 fn sample() -> Event {
@@ -149,6 +151,31 @@ fn signatures_hold_for_one_log_one_key_one_body() {
         [("log", another_log), ("key", another_key), ("body", another_body), ("signature", another_signature)]
     {
         assert!(Unverified::new(bad).verify(&trust).is_err(), "another {what}");
+    }
+}
+
+#[test]
+fn what_was_seen_is_read_again_or_refused() {
+    let mine = key(1);
+    let keys = KeyHistory::pinned(public(&mine));
+    let good = sign(&sample(), ORIGIN, &mine);
+    let record = Unverified::new(good.clone()).verify(&EventTrust { origin: ORIGIN, keys: &keys }).expect("verifies");
+    let (seen, seen_hash) = (Seen::of(&record), SeenHash::of(&record));
+    assert_eq!(seen_hash.event_hash(), good.event_hash());
+    let again = Unverified::new(good.clone()).verify(&seen).expect("the same bytes");
+    assert_eq!(*again, *record);
+    let again = Unverified::new(good.clone()).verify(&seen_hash).expect("the same body");
+    assert_eq!((&again.event, &again.fields, again.hash), (&record.event, &record.fields, record.hash));
+
+    let another_body = SignedEvent { body: Event { index: 301, ..sample() }.encode(), ..good.clone() };
+    let no_event = SignedEvent { body: b"?".to_vec(), ..good.clone() };
+    let mut another_signature = good;
+    another_signature.signature.0[63] ^= 1;
+    for (what, bad) in [("body", &another_body), ("no event", &no_event), ("signature", &another_signature)] {
+        assert_eq!(Unverified::new(bad.clone()).verify(&seen), Err(Changed), "{what}");
+    }
+    for (what, bad) in [("body", another_body), ("no event", no_event)] {
+        assert_eq!(Unverified::new(bad).verify(&seen_hash), Err(Changed), "{what}");
     }
 }
 
