@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use amc_core::Digest;
 use amc_core::kinds::Fields;
@@ -268,8 +269,11 @@ fn a_failed_flush_ends_the_writer() {
     let writer = Writer::start(&files(&sim), hands(&key), None).expect("opens");
     let kept = writer.append(open_session(session(1)), None).expect("appends");
     writer.publish().expect("publishes");
+    let (stopped, told) = std::sync::mpsc::channel();
+    writer.on_stop(move || stopped.send(()).expect("the test waits"));
     sim.fault_at(1, Fault::Fail(io::ErrorKind::StorageFull));
     let first = writer.append(seal(session(1)), None).expect_err("the disk is full");
+    told.recv_timeout(Duration::from_secs(60)).expect("who asked for it is told");
     sim.clear_fault();
     let second = writer.append(seal(session(1)), None).expect_err("the writer has ended");
     assert_eq!(first, second, "every later call says why");
