@@ -43,10 +43,12 @@ pub(crate) fn media_type(headers: &HeaderMap) -> String {
     text[..text.floor_char_boundary(amc_core::limits::MEDIA_TYPE_BYTES_MAX)].to_owned()
 }
 
-/// How a body is compressed, lowercase; `None` when it is not.
+/// How a body is compressed, lowercase, all that its headers say one after the other; `None` when it is not.
 pub(crate) fn content_encoding(headers: &HeaderMap) -> Option<String> {
-    let text = text(headers, "content-encoding")?.trim().to_ascii_lowercase();
-    Some(text).filter(|text| !text.is_empty() && text != "identity")
+    let values = headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+    let codings = values.flat_map(|value| value.split(',')).map(|coding| coding.trim().to_ascii_lowercase());
+    let codings: Vec<String> = codings.filter(|coding| !coding.is_empty() && coding != "identity").collect();
+    (!codings.is_empty()).then(|| codings.join(", "))
 }
 
 /// Whether a body is a stream of server-sent events.
@@ -89,6 +91,29 @@ const HOP_BY_HOP: [&str; 8] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_coding_counts() {
+        let coded = |values: &[&'static str]| {
+            let values = values.iter().map(|value| (header::CONTENT_ENCODING, HeaderValue::from_static(value)));
+            content_encoding(&values.collect::<HeaderMap>())
+        };
+        assert_eq!(coded(&[]), None);
+        assert_eq!(coded(&["identity"]), None);
+        assert_eq!(coded(&[" GZip "]).as_deref(), Some("gzip"));
+        assert_eq!(coded(&["identity, gzip"]).as_deref(), Some("gzip"));
+        assert_eq!(coded(&["gzip, br"]).as_deref(), Some("gzip, br"));
+    }
+
+    #[test]
+    fn two_headers_are_two_codings() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::CONTENT_ENCODING, HeaderValue::from_static("identity"));
+        headers.append(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert_eq!(content_encoding(&headers).as_deref(), Some("gzip"));
+        headers.append(header::CONTENT_ENCODING, HeaderValue::from_bytes(&[0xff]).expect("obs-text"));
+        assert_eq!(content_encoding(&headers).as_deref(), Some("gzip, ?"));
+    }
 
     #[test]
     fn one_hop_stays_on_its_hop() {

@@ -242,13 +242,16 @@ impl Monitor {
     }
 
     /// Returns when the lease no longer holds, or its session is over: revocation ends what is open, too.
-    pub(crate) async fn lease_ends(&self, token_sha256: Digest) {
+    pub(crate) async fn lease_ends(&self, token: &str) {
+        // Most calls are over before the first look, and nothing is hashed for them.
+        tokio::time::sleep(LEASE_EVERY).await;
+        let token_sha256 = amc_crypto::sha256(token.as_bytes());
         loop {
-            tokio::time::sleep(LEASE_EVERY).await;
             let known = self.authorize(token_sha256).await;
             if matches!(known, Err(ChannelError::Refused(Refusal::LeaseInvalid(_)))) {
                 return;
             }
+            tokio::time::sleep(LEASE_EVERY).await;
         }
     }
 

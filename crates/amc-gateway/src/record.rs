@@ -150,7 +150,7 @@ pub(crate) async fn submit(
 impl Call {
     /// Returns when the lease that it came with no longer holds.
     pub(crate) async fn lease_ends(&self, gateway: &Gateway) {
-        gateway.monitor.lease_ends(amc_crypto::sha256(self.lease.as_bytes())).await;
+        gateway.monitor.lease_ends(&self.lease).await;
     }
 
     /// A text from outside without secrets, for a field.
@@ -334,7 +334,7 @@ fn captured(call: &Call, copied: Copied, media_type: &str, encoding: Option<&str
     let media_type = call.text(media_type, MEDIA_TYPE_BYTES_MAX);
     let payload = |capture, bytes| CapturedPayload { wire_sha256, wire_len, media_type, capture, bytes };
     let redactor = &call.settings.redactor;
-    let Some(encoding) = encoding else {
+    let Some(encoding) = encoding.or_else(|| facts::sniffed(&bytes)) else {
         let redacted = redactor.redact(&call.lease, &bytes, PAYLOAD_STORED_BYTES_MAX);
         let capture = capture(wire_len > PAYLOAD_STORED_BYTES_MAX as u64, &redacted.rules);
         return payload(capture, redacted.bytes);

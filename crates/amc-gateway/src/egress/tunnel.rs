@@ -125,7 +125,7 @@ impl Passage {
     }
 
     async fn lease_ends(&self) {
-        self.gateway.monitor.lease_ends(amc_crypto::sha256(self.token.as_bytes())).await;
+        self.gateway.monitor.lease_ends(&self.token).await;
     }
 
     async fn record(&self, counts: &Counts, server_name: Option<String>) {

@@ -33,6 +33,13 @@ pub(crate) fn decoded<'a>(encoding: Option<&str>, bytes: &'a [u8]) -> Option<Cow
     (whole && fits).then_some(Cow::Owned(plain))
 }
 
+/// How a body is compressed by what it begins with, where no header says: a secret in it must not be stored unseen.
+pub(crate) fn sniffed(bytes: &[u8]) -> Option<&'static str> {
+    const GZIP: &[u8] = &[0x1f, 0x8b];
+    const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+    [(GZIP, "gzip"), (ZSTD, "zstd")].into_iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, name)| name)
+}
+
 /// What a compressed body of a megabyte may unpack to before it is given up.
 const DECODED_BYTES_MAX: usize = 8 << 20;
 

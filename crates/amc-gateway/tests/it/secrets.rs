@@ -100,6 +100,25 @@ async fn compressed_secrets_are_unpacked_or_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn compression_that_no_header_names_or_that_two_name_hides_nothing() {
+    let (rig, upstream) = Rig::with_upstream("").await;
+    let answer = rig.start(rig.post("/openai/v1/chat/completions", gzip(body().as_bytes())));
+    let mut peer = upstream.accept().await;
+    peer.receive().await;
+    let packed = gzip(body().as_bytes());
+    let head = "content-encoding: identity\r\ncontent-encoding: gzip";
+    let head = format!("HTTP/1.1 200 OK\r\n{head}\r\ncontent-length: {}\r\n\r\n", packed.len());
+    peer.send([head.as_bytes(), packed.as_slice()].concat()).await;
+    answer.await.unwrap();
+    let call = rig.monitor.call().await;
+    for (what, payload) in [("the request", &call.sent), ("the answer", &call.received)] {
+        assert_clean(what, &payload.bytes);
+        let rules = &payload.capture;
+        assert!(matches!(rules, Capture::Redacted(rules) if rules.starts_with("gunzip,")), "{what}: {rules:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_secret_across_the_end_of_the_copy_leaves_no_part() {
     let (rig, upstream) = Rig::with_upstream("").await;
     let limit = amc_core::limits::PAYLOAD_STORED_BYTES_MAX;
