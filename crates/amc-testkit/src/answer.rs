@@ -32,7 +32,8 @@ impl Answer {
     pub fn to(body: &[u8], request: &Value) -> Self {
         let prompt = last_user_text(request);
         let tool = request["tools"][0].clone();
-        let tool = tool["function"]["name"].as_str().or(tool["name"].as_str()).map(str::to_owned);
+        let names = [&tool["function"]["name"], &tool["name"], &tool["functionDeclarations"][0]["name"]];
+        let tool = names.into_iter().find_map(Value::as_str).map(str::to_owned);
         let tool = tool.filter(|_| prompt.contains("call a tool"));
         let refuses = prompt.contains("refuse this");
         let heard: String = prompt.chars().take(200).collect();
@@ -175,21 +176,24 @@ pub mod gemini {
 
     /// The plain answer.
     pub fn whole(answer: &Answer) -> Value {
-        let mut parts = vec![json!({"text": answer.text()})];
-        if let Some(tool) = &answer.tool {
-            parts.push(json!({"functionCall": {"name": tool, "args": {}}}));
-        }
-        let mut whole = chunk(answer, &parts, Some(if answer.refuses { "SAFETY" } else { "STOP" }));
-        whole["usageMetadata"] = usage(answer);
-        whole
+        last(answer, &answer.text())
     }
 
     /// The events of a stream; the last one has the usage.
     pub fn stream(answer: &Answer) -> Vec<String> {
         let pieces = answer.pieces.iter().map(|piece| chunk(answer, &[json!({"text": piece})], None));
-        let mut last = chunk(answer, &[json!({"text": ""})], Some("STOP"));
+        pieces.chain([last(answer, "")]).map(|chunk| format!("data: {chunk}\r\n\r\n")).collect()
+    }
+
+    /// What ends an answer: a tool call where there is one, how it ended, and the usage.
+    fn last(answer: &Answer, text: &str) -> Value {
+        let mut parts = vec![json!({"text": text})];
+        if let Some(tool) = &answer.tool {
+            parts.push(json!({"functionCall": {"name": tool, "args": {}}}));
+        }
+        let mut last = chunk(answer, &parts, Some(if answer.refuses { "SAFETY" } else { "STOP" }));
         last["usageMetadata"] = usage(answer);
-        pieces.chain([last]).map(|chunk| format!("data: {chunk}\r\n\r\n")).collect()
+        last
     }
 
     fn chunk(answer: &Answer, parts: &[Value], finish: Option<&str>) -> Value {
@@ -312,6 +316,17 @@ mod tests {
         let events = gemini::stream(&answer);
         assert!(events.iter().rev().skip(1).all(|event| !event.contains("usageMetadata")), "{events:?}");
         assert!(events.last().is_some_and(|event| event.contains("usageMetadata")), "{events:?}");
+    }
+
+    #[test]
+    fn a_gemini_stream_ends_as_the_whole_answer_does() {
+        let turn = json!({"role": "user", "parts": [{"text": "refuse this"}]});
+        let events = gemini::stream(&Answer::to(b"", &json!({"contents": [turn]})));
+        assert!(events.last().is_some_and(|event| event.contains("SAFETY")), "{events:?}");
+        let turn = json!({"role": "user", "parts": [{"text": "call a tool"}]});
+        let tools = json!([{"functionDeclarations": [{"name": "look"}]}]);
+        let events = gemini::stream(&Answer::to(b"", &json!({"contents": [turn], "tools": tools})));
+        assert!(events.last().is_some_and(|event| event.contains("look")), "{events:?}");
     }
 
     #[test]
