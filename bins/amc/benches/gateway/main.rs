@@ -50,20 +50,13 @@ fn compare(each: Duration) {
     println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     let mut at_32 = Vec::new();
     for connections in CONNECTIONS {
-        let mut direct_us = 0;
+        let mut direct_us = None;
         for place in &places {
-            // Once to warm up: connections, caches, the log's first segment.
-            Load::closed(place, connections, Duration::from_millis(500));
-            let before = place.cpu();
-            let sample = Load::closed(place, connections, each);
-            let cpu_us = place.cpu().saturating_sub(before).as_micros() as f64 / sample.calls().max(1) as f64;
-            if place.name == "direct" {
-                direct_us = sample.percentile_us(50);
-            }
+            let sample = measured(place, connections, each, direct_us);
+            direct_us.get_or_insert_with(|| sample.percentile_us(50));
             if connections == 32 {
                 at_32.push(sample.per_second());
             }
-            row(place, connections, &sample, direct_us, cpu_us);
         }
     }
     slow_disk(upstream.address, each);
@@ -72,8 +65,14 @@ fn compare(each: Duration) {
     large(&places);
 }
 
-fn row(place: &Place, connections: usize, sample: &Sample, direct_us: u64, cpu_us: f64) {
-    let added = sample.percentile_us(50).saturating_sub(direct_us);
+/// Calls without a pause, and their line of the table; `direct_us` is the median without anything between.
+fn measured(place: &Place, connections: usize, each: Duration, direct_us: Option<u64>) -> Sample {
+    // Once to warm up: connections, caches, the log's first segment.
+    Load::closed(place, connections, Duration::from_millis(500));
+    let before = place.cpu();
+    let sample = Load::closed(place, connections, each);
+    let cpu_us = place.cpu().saturating_sub(before).as_micros() as f64 / sample.calls().max(1) as f64;
+    let added = sample.percentile_us(50).saturating_sub(direct_us.unwrap_or_default());
     let (p50, p99) = (sample.percentile_us(50), sample.percentile_us(99));
     let memory = place.memory_kib().map_or(String::new(), |kib| format!("{} MiB", kib / 1024));
     println!(
@@ -81,17 +80,14 @@ fn row(place: &Place, connections: usize, sample: &Sample, direct_us: u64, cpu_u
         place.name,
         sample.per_second()
     );
+    sample
 }
 
 /// What group commit makes of a disk that gives 200 flushes a second.
 fn slow_disk(upstream: std::net::SocketAddr, each: Duration) {
     let workspace = Workspace::on_slow_disk(upstream, "durable");
     let place = Place::gateway(workspace, "durable, 200 flushes/s");
-    Load::closed(&place, 256, Duration::from_millis(500));
-    let before = place.cpu();
-    let sample = Load::closed(&place, 256, each);
-    let cpu_us = place.cpu().saturating_sub(before).as_micros() as f64 / sample.calls().max(1) as f64;
-    row(&place, 256, &sample, 0, cpu_us);
+    measured(&place, 256, each, None);
 }
 
 /// Calls at a fixed rate, half of what each place can do at 32 connections, counted from when they were due.
