@@ -20,10 +20,12 @@ use crate::reader::{Events, LogReader};
 const CACHE_BYTES: u64 = 16 << 20;
 /// Events that are sorted and written together: neighbours in the tree go in one after the other, which halves the work.
 pub(crate) const CHUNK_EVENTS: usize = 4096;
+/// For how long events are gathered before they are fed, where they are few.
+const GATHER: Duration = Duration::from_millis(200);
 /// How much the feeding gives way to everything else.
 const FEEDER_NICE: i32 = 19;
 /// The layout of the keys; another one is rebuilt.
-const LAYOUT: &[u8] = b"amc-index/2";
+const LAYOUT: &[u8] = b"amc-index/3";
 /// Bytes of an event_hash that make its key.
 const HASH_KEY_BYTES: usize = 16;
 
@@ -88,13 +90,13 @@ impl Index {
 
     /// Adds events whose indices follow the ones before; done twice it changes nothing.
     pub(crate) fn add(&self, events: &[(u64, Digest, Event, Option<Fields>)], next: u64) -> Result<(), sled::Error> {
-        let [mut requests, mut sessions, mut agents] = [(); 3].map(|()| Vec::new());
+        let (mut sessions, mut requests, mut agents) = (Vec::new(), Vec::new(), Vec::new());
         let mut hashes = Vec::with_capacity(events.len());
         for (index, hash, event, fields) in events {
             let key: [u8; HASH_KEY_BYTES] = *hash.0.first_chunk().expect("a digest is longer");
             hashes.push((key, index.to_be_bytes()));
             if let Some(session) = event.session {
-                sessions.push([session.0.as_slice(), &index.to_be_bytes()].concat());
+                sessions.push((session, *index));
             }
             if let Some(agent) = &event.agent {
                 agents.push(agent_key(agent, event.wall_ns, *index));
@@ -108,7 +110,11 @@ impl Index {
         for (key, index) in hashes {
             self.hashes.insert(key, &index)?;
         }
-        for (tree, mut keys) in [(&self.sessions, sessions), (&self.agents, agents), (&self.requests, requests)] {
+        sessions.sort_unstable();
+        for run in sessions.chunk_by(|a, b| a.0 == b.0 && a.1 + 1 == b.1) {
+            self.sessions.insert(session_key(run[0].0, run[0].1), &(run.len() as u64).to_be_bytes())?;
+        }
+        for (tree, mut keys) in [(&self.agents, agents), (&self.requests, requests)] {
             keys.sort_unstable();
             for key in keys {
                 tree.insert(key, &[])?;
@@ -127,7 +133,15 @@ impl Index {
     }
 
     pub(crate) fn session(&self, session: SessionId) -> Result<Vec<u64>, IndexError> {
-        last_numbers(&self.sessions, &session.0)
+        let mut indices = Vec::new();
+        for run in self.sessions.scan_prefix(session.0) {
+            let (key, len) = run?;
+            let first = number(&key);
+            // Events that were fed twice, after a crash, may stand in two runs.
+            let known = indices.last().map_or(0, |last| last + 1);
+            indices.extend(first.max(known)..first + number(&len));
+        }
+        Ok(indices)
     }
 
     /// Events of an agent by wall time, then index; `from_ns` counts, `until_ns` does not.
@@ -193,6 +207,11 @@ fn request_key(request: &str, index: Option<u64>) -> Vec<u8> {
     let mut key = [request.as_bytes(), &[0]].concat();
     key.extend(index.map(u64::to_be_bytes).into_iter().flatten());
     key
+}
+
+/// The session, and the index of the first of consecutive events of it; their number is the value.
+fn session_key(session: SessionId, first: u64) -> Vec<u8> {
+    [session.0.as_slice(), &first.to_be_bytes()].concat()
 }
 
 /// The agent, a zero byte (no id has one), the wall time so that it sorts, and the index.
@@ -279,7 +298,15 @@ fn feed_all(index: &Index, dir: &Path, rings: &Receiver<u64>, stop: &AtomicBool)
     let mut events = reader.events(index.next()?);
     let mut next = index.next()?;
     next = feed(index, &mut events, next, stop)?;
-    while let Ok(size) = rings.recv() {
+    while let Ok(mut size) = rings.recv() {
+        // A moment's events go in together: each alone costs several times as much.
+        let until = Instant::now() + GATHER;
+        while size < next + CHUNK_EVENTS as u64
+            && !stop.load(Ordering::SeqCst)
+            && let Ok(later) = rings.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            size = later;
+        }
         events.extend(rings.try_iter().last().unwrap_or(size));
         next = feed(index, &mut events, next, stop)?;
     }
