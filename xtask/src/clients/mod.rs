@@ -6,6 +6,7 @@
 //! `fixtures/clients/requirements.txt` and `package.json`. `--real-model` asks a small language model instead of the demo model.
 
 mod check;
+mod mock;
 mod real_model;
 
 use crate::stage::{self, DemoModel, Stage};
@@ -49,7 +50,15 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
             text: Some(DEMO_ANSWER),
             piece_ms: PIECE_DELAY_MS,
             gemini: true,
-        })
+        })?;
+        if let Some(modules) = &bench.modules {
+            let stage = Stage::build(&workspace, stage::same_dir(&workspace, "clients-mock")?)?;
+            let calls = mock::walk(&stage, modules, &bench.programs)?;
+            println!(
+                "\naimock: {calls} calls gave the same bytes directly and through the gateway, and are recorded so."
+            );
+        }
+        Ok(())
     }
 }
 
@@ -209,9 +218,13 @@ impl Bench<'_> {
 
     fn amc(&self, line: &str) -> Command {
         let mut command = self.stage.program("amc");
-        command.env("AMC_VAULT_PASSPHRASE", "unlocks a workspace of tests").args(line.split_whitespace());
+        passphrase(&mut command).args(line.split_whitespace());
         command
     }
+}
+
+fn passphrase(command: &mut Command) -> &mut Command {
+    command.env("AMC_VAULT_PASSPHRASE", "unlocks a workspace of tests")
 }
 
 fn parse(line: &str) -> Result<Value, Failure> {
