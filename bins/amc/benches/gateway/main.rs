@@ -72,7 +72,7 @@ fn measured(place: &Place, connections: usize, each: Duration, direct_us: Option
     let before = place.cpu();
     let sample = Load::closed(place, connections, each);
     let cpu_us = place.cpu().saturating_sub(before).as_micros() as f64 / sample.calls().max(1) as f64;
-    let added = sample.percentile_us(50).saturating_sub(direct_us.unwrap_or_default());
+    let added = direct_us.map_or(0, |direct_us| sample.percentile_us(50).saturating_sub(direct_us));
     let (p50, p99) = (sample.percentile_us(50), sample.percentile_us(99));
     let memory = place.memory_kib().map_or(String::new(), |kib| format!("{} MiB", kib / 1024));
     println!(
