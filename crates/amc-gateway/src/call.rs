@@ -10,7 +10,6 @@ use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::LeaseGrant;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use zeroize::Zeroizing;
@@ -22,7 +21,7 @@ use crate::record::Call;
 use crate::refusal::Failure;
 use crate::routes::RouteError;
 use crate::state::{Gateway, Settings};
-use crate::tap::Source;
+use crate::tap::{AgentBody, Held, Room, Source};
 use crate::{credentials, facts, headers, limits, probes, receipts, redact, websocket};
 
 /// Answers one request, whatever it is.
@@ -102,7 +101,11 @@ async fn call(
         limits::check_models(&call.grant, &facts::models_asked(&call.path, "", b"").unwrap_or_default())?;
         return websocket::relay(gateway, Arc::new(call), url, headers, upgrade, slot).await;
     }
-    let body = if call.grant.limits.models.is_empty() { Source::Agent(body) } else { held(&call, body).await? };
+    let body = AgentBody::new(body, call.settings.idle);
+    let (body, _held) = match call.grant.limits.models.is_empty() {
+        true => (Source::Agent(body), None),
+        false => held(&call, body, &gateway.room).await.map(|(body, held)| (body, Some(held)))?,
+    };
     let outgoing = Outgoing { method: head.method, url, headers, body, trailers };
     let call = Arc::new(call);
     tokio::select! {
@@ -113,17 +116,16 @@ async fn call(
 }
 
 /// A body that a lease's models are to be compared with: it is read whole first.
-async fn held(call: &Call, body: Incoming) -> Result<Source, Failure> {
+async fn held(call: &Call, body: AgentBody, room: &Room) -> Result<(Source, Held), Failure> {
     let lease = &call.grant.lease;
-    let collected = Limited::new(body, HELD_BYTES_MAX).collect().await;
-    let too_much =
-        || Failure::forbidden(format!("{lease} is for some models only, and the request is too large to look"));
-    let bytes = collected.map_err(|_| too_much())?.to_bytes();
+    let (bytes, held) = body.read_whole(HELD_BYTES_MAX, room).await.map_err(|why| {
+        Failure::unread(why, format!("{lease} is for some models only, and the request is too large to look"))
+    })?;
     let plain = facts::decoded(call.encoding.as_deref(), &bytes);
     let asked = plain.and_then(|plain| facts::models_asked(&call.path, &call.media_type, &plain));
     let unread = || Failure::forbidden(format!("{lease} is for some models only, and the request does not say which"));
     limits::check_models(&call.grant, &asked.ok_or_else(unread)?)?;
-    Ok(Source::Held((!bytes.is_empty()).then_some(bytes)))
+    Ok((Source::whole(bytes), held))
 }
 
 /// Who calls, and with which token.

@@ -10,7 +10,7 @@ use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::GatewayFields;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use tokio::sync::watch;
 
@@ -21,7 +21,7 @@ use crate::monitor::ChannelError;
 use crate::record::{self, AnswerRecorder, Call, Progress};
 use crate::refusal::Failure;
 use crate::state::Gateway;
-use crate::tap::{AnswerPassing, Copied, RECEIPT_HEADER, RequestBody, RequestEnd, Source};
+use crate::tap::{AnswerPassing, Copied, Held, RECEIPT_HEADER, RequestBody, RequestEnd, Room, Source, Unread};
 
 /// A request that may pass, with the provider's address and key in it.
 pub(crate) struct Outgoing {
@@ -63,8 +63,9 @@ pub(crate) async fn forward(
     slot: CallSlot,
 ) -> Result<Response<AnswerBody>, Failure> {
     let Outgoing { method, url, headers, mut body, trailers } = outgoing;
-    if call.settings.retries > 0 && matches!(body, Source::Agent(_)) {
-        body = hold_small(body).await?;
+    let mut _held = None;
+    if call.settings.retries > 0 {
+        (body, _held) = hold_small(body, &gateway.room).await?;
     }
     let again = match &body {
         Source::Held(Some(bytes)) => Some(bytes.clone()),
@@ -85,7 +86,7 @@ pub(crate) async fn forward(
     let mut answer = AnswerRecorder::new(gateway, &call, progress.clone(), slot);
     let mut attempt = 1;
     loop {
-        let answered = head(&call, &mut progress, request).await;
+        let answered = head(&call, &mut progress, request).await.and_then(not_switched);
         let tried_again = again.as_ref().filter(|_| attempt <= call.settings.retries && may_be_tried_again(&answered));
         let Some(bytes) = tried_again else {
             return match answered {
@@ -122,14 +123,23 @@ impl Template {
 }
 
 /// Reads a body of known, small length whole, so that it can be sent again; another stays as it is.
-async fn hold_small(body: Source) -> Result<Source, Failure> {
+async fn hold_small(body: Source, room: &Room) -> Result<(Source, Option<Held>), Failure> {
     match body {
-        Source::Agent(incoming) if incoming.size_hint().upper().is_some_and(|len| len <= RETRIED_BYTES_MAX) => {
-            let collected = incoming.collect().await;
-            let bytes = collected.map_err(|_| Failure::bad_request("the request broke off"))?.to_bytes();
-            Ok(Source::Held((!bytes.is_empty()).then_some(bytes)))
+        Source::Agent(agents) if agents.size_hint().upper().is_some_and(|len| len <= RETRIED_BYTES_MAX as u64) => {
+            let too_large = "it is larger than it said";
+            let read = agents.read_whole(RETRIED_BYTES_MAX, room).await;
+            let (bytes, held) = read.map_err(|why| Failure::unread(why, too_large))?;
+            Ok((Source::whole(bytes), Some(held)))
         }
-        body => Ok(body),
+        body => Ok((body, None)),
+    }
+}
+
+/// A provider may not speak another protocol on a call that did not ask for one.
+fn not_switched(response: Response<reqwest::Body>) -> Result<Response<reqwest::Body>, String> {
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => Err("the provider switched to another protocol, unasked".to_owned()),
+        _ => Ok(response),
     }
 }
 
@@ -167,13 +177,16 @@ async fn record_first(
     call: &Call,
     body: Source,
 ) -> Result<(Bytes, watch::Receiver<Progress>), Failure> {
-    let bytes = match body {
-        Source::Held(bytes) => bytes.unwrap_or_default(),
-        Source::Agent(incoming) => {
-            let collected = Limited::new(incoming, PAYLOAD_STORED_BYTES_MAX).collect().await;
-            let too_much =
-                "the log refused the last evidence, and until it takes some again only small requests are tried";
-            collected.map_err(|_| Failure::evidence(too_much))?.to_bytes()
+    let (bytes, _held) = match body {
+        Source::Held(bytes) => (bytes.unwrap_or_default(), None),
+        Source::Agent(agents) => {
+            let read = agents.read_whole(PAYLOAD_STORED_BYTES_MAX, &gateway.room).await;
+            read.map(|(bytes, held)| (bytes, Some(held))).map_err(|why| match why {
+                Unread::Broke(_) => Failure::unread(why, ""),
+                Unread::TooLarge | Unread::NoRoom => Failure::evidence(
+                    "the log refused the last evidence, and until it takes some again only small requests are tried",
+                ),
+            })?
         }
     };
     let mut copied = Copied::new(call.encoding.as_deref());
@@ -213,7 +226,11 @@ pub(crate) async fn failed(
     let outcome = if broke { CallOutcome::ClientLeft } else { CallOutcome::UpstreamFailed };
     let answered = answer.finish(outcome);
     let request_receipt = record::recorded(&mut progress).await.map_err(refused)?.receipt;
-    let mut response = Failure::upstream(message).into_response(call.dialect);
+    let failure = match broke {
+        true => Failure::bad_request("the request broke off: its connection closed, or nothing more of it came"),
+        false => Failure::upstream(message),
+    };
+    let mut response = failure.into_response(call.dialect);
     add_ours(gateway, call, response.headers_mut(), request_receipt);
     if call.settings.is_durable() {
         add_receipt(response.headers_mut(), answered.await.ok().and_then(|recorded| recorded.receipt));
@@ -251,6 +268,7 @@ pub(crate) async fn deliver(
     headers::for_agent(&mut parts.headers);
     parts.extensions.clear();
     parts.version = Version::HTTP_11;
+    headers::framed_by(&body, &mut parts.headers);
     if parts.status == StatusCode::NOT_MODIFIED {
         // It would name a length that no body follows.
         parts.headers.remove(header::CONTENT_LENGTH);
@@ -329,7 +347,7 @@ const BOUNDED_BYTES_MAX: u64 = 256 * 1024;
 const REQUEST_END_WAIT: Duration = Duration::from_millis(100);
 
 /// Requests up to here can be tried again; they are held until they are answered.
-const RETRIED_BYTES_MAX: u64 = 1 << 20;
+const RETRIED_BYTES_MAX: usize = 1 << 20;
 
 const RETRY_WAIT: Duration = Duration::from_millis(250);
 

@@ -1,6 +1,7 @@
 //! Headers that belong to one hop (RFC 9110, section 7.6.1), and ours, which neither side may send.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use hyper::body::Body;
 
 /// Prefix of every header that the gateway adds to answers.
 const OURS: &str = "x-amc-";
@@ -24,6 +25,13 @@ pub(crate) fn for_next_hop(headers: &mut HeaderMap) {
 pub(crate) fn for_agent(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     remove_ours(headers);
+}
+
+/// A length beside chunks does not count (RFC 9112, section 6.3), and so is not passed on.
+pub(crate) fn framed_by(body: &impl Body, headers: &mut HeaderMap) {
+    if body.size_hint().exact().is_none() {
+        headers.remove(header::CONTENT_LENGTH);
+    }
 }
 
 /// Whether a client says that it reads trailers (RFC 9110, section 10.1.4).

@@ -11,7 +11,6 @@ use amc_core::limits::{MEDIA_TYPE_BYTES_MAX, PAYLOAD_STORED_BYTES_MAX, RULES_BYT
 use amc_workspace::protocol::gateway::{Capture, CapturedPayload, GatewayEvent, GatewayFields, LeaseGrant, Recorded};
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
@@ -20,7 +19,7 @@ use crate::facts::{self, AnswerFacts, RequestFacts, Scanner};
 use crate::limits::CallSlot;
 use crate::monitor::ChannelError;
 use crate::state::{Gateway, Pending, Settings};
-use crate::tap::{Copied, PassedRequest, RequestEnd};
+use crate::tap::{AgentBody, Copied, PassedRequest, RequestEnd};
 use crate::{headers, log, otlp};
 
 /// One call, as both of its events name it.
@@ -160,7 +159,7 @@ impl Call {
 }
 
 /// Reads what an agent sent and no provider took, as far as it would be kept.
-async fn drain(mut incoming: Incoming, copied: &mut Copied) {
+async fn drain(mut incoming: AgentBody, copied: &mut Copied) {
     let read = async {
         while let Some(Ok(frame)) = incoming.frame().await {
             if let Some(piece) = frame.data_ref() {

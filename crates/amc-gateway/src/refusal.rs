@@ -8,6 +8,7 @@ use http::{Response, StatusCode, header};
 use serde_json::json;
 
 use crate::body::{AnswerBody, whole};
+use crate::tap::Unread;
 
 /// Why a call does not pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,15 @@ impl Failure {
     /// 503: the monitor takes no evidence, so nothing may pass.
     pub(crate) fn evidence(message: impl Into<String>) -> Self {
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, "EVIDENCE_UNAVAILABLE", message)
+    }
+
+    /// Why a request that has to be read whole was not.
+    pub(crate) fn unread(why: Unread, too_large: impl Into<String>) -> Self {
+        match why {
+            Unread::Broke(error) => Failure::bad_request(format!("the request broke off: {error}")),
+            Unread::TooLarge => Failure::forbidden(too_large),
+            Unread::NoRoom => Failure::too_many("too many large requests are held at once", Duration::from_secs(1)),
+        }
     }
 
     /// The answer, in the shape of an API.

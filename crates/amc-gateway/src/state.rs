@@ -23,12 +23,14 @@ use crate::monitor::Monitor;
 use crate::otlp::{Collector, Spans};
 use crate::redact::Redactor;
 use crate::routes::Routes;
+use crate::tap::Room;
 use crate::upstream::Upstream;
 
 /// A running gateway.
 pub(crate) struct Gateway {
     pub(crate) monitor: Monitor,
     pub(crate) counters: LeaseCounters,
+    pub(crate) room: Room,
     pub(crate) metrics: Metrics,
     pub(crate) spans: Spans,
     pub(crate) monitor_key: Option<HeaderValue>,
@@ -64,6 +66,7 @@ impl Gateway {
         Ok(Gateway {
             monitor,
             counters: LeaseCounters::default(),
+            room: Room::default(),
             metrics: Metrics::default(),
             spans: Spans::default(),
             monitor_key,
@@ -97,10 +100,11 @@ impl Settings {
         let timeouts = config.timeouts;
         let secrets = welcome.secrets.iter().map(|(_, secret)| secret.clone());
         let connect = Duration::from_millis(timeouts.connect_ms);
+        let patterns = config.compiled_patterns()?;
         Ok(Settings {
             routes: Routes::new(&config.providers)?,
             upstream: Upstream::new(connect)?,
-            redactor: Redactor::new(welcome.commitment_key, secrets, &config.secret_prefixes),
+            redactor: Redactor::new(welcome.commitment_key, secrets, &config.secret_prefixes, patterns),
             receipts: config.receipts,
             first_byte: Duration::from_millis(timeouts.first_byte_ms),
             idle: Duration::from_millis(timeouts.idle_ms),

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,8 +15,9 @@ use amc_core::kinds::CallOutcome;
 use amc_core::limits::PAYLOAD_STORED_BYTES_MAX;
 use amc_crypto::hash::BodyHasher;
 use amc_workspace::protocol::gateway::Recorded;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
@@ -110,7 +113,109 @@ pub(crate) struct PassedRequest {
     pub(crate) copied: Copied,
     pub(crate) end: RequestEnd,
     /// The body, where nobody has read any of it.
-    pub(crate) unread: Option<Incoming>,
+    pub(crate) unread: Option<AgentBody>,
+}
+
+/// What an agent sends, as it comes; an agent that sends nothing for too long has broken off.
+#[derive(Debug)]
+pub(crate) struct AgentBody {
+    incoming: Incoming,
+    idle_max: Duration,
+    /// Runs from when the next piece was asked for and was not there.
+    idle: Option<Pin<Box<Sleep>>>,
+}
+
+impl AgentBody {
+    pub(crate) const fn new(incoming: Incoming, idle_max: Duration) -> Self {
+        AgentBody { incoming, idle_max, idle: None }
+    }
+}
+
+/// Why a body could not be read whole.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// The agent broke off, or sends nothing.
+    Broke(BodyError),
+    /// It is larger than what may be read whole.
+    TooLarge,
+    /// Others are held already, as many as this process takes.
+    NoRoom,
+}
+
+impl AgentBody {
+    /// Reads a body of at most `max` bytes whole. It counts in `room` as long as what comes with it lives.
+    pub(crate) async fn read_whole(mut self, max: usize, room: &Room) -> Result<(Bytes, Held), Unread> {
+        let (mut bytes, mut held) = (BytesMut::new(), room.hold());
+        while let Some(frame) = self.frame().await {
+            let Ok(piece) = frame.map_err(Unread::Broke)?.into_data() else { continue };
+            if bytes.len() + piece.len() > max {
+                return Err(Unread::TooLarge);
+            }
+            if !held.grow(piece.len()) {
+                return Err(Unread::NoRoom);
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok((bytes.freeze(), held))
+    }
+}
+
+/// How many bytes of requests are held whole, all of them together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Room(Arc<AtomicUsize>);
+
+/// What one request takes of it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    room: Room,
+    bytes: usize,
+}
+
+impl Room {
+    fn hold(&self) -> Held {
+        Held { room: self.clone(), bytes: 0 }
+    }
+}
+
+impl Held {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let before = self.room.0.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        before + bytes <= ROOM_BYTES_MAX
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.room.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Requests that are held whole, all together; agents could otherwise fill this machine's memory.
+const ROOM_BYTES_MAX: usize = 256 << 20;
+
+impl Body for AgentBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            self.idle = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
+        }
+        let idle_max = self.idle_max;
+        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle_max)));
+        ready!(idle.as_mut().poll(cx));
+        Poll::Ready(Some(Err(format!("the agent sent nothing for {} ms", idle_max.as_millis()).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
 }
 
 /// A request's body on its way to the provider.
@@ -125,12 +230,17 @@ pub(crate) struct RequestBody {
 #[derive(Debug)]
 pub(crate) enum Source {
     /// From the agent, as it comes.
-    Agent(Incoming),
+    Agent(AgentBody),
     /// It was read already.
     Held(Option<Bytes>),
 }
 
 impl Source {
+    /// Of a body that was read.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Source::Held((!bytes.is_empty()).then_some(bytes))
+    }
+
     fn is_end_stream(&self) -> bool {
         match self {
             Source::Agent(incoming) => incoming.is_end_stream(),
@@ -145,7 +255,7 @@ impl Source {
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Source::Agent(incoming) => Pin::new(incoming).poll_frame(cx),
             Source::Held(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -182,9 +292,9 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.asked = true;
         let Some((source, copied)) = &mut self.live else { return Poll::Ready(None) };
         let frame = ready!(source.poll_frame(cx));

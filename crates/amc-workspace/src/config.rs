@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use amc_core::WorkspaceName;
 use amc_core::kinds::Dialect;
+use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
 /// `amc.yaml`.
@@ -59,6 +60,9 @@ pub struct GatewayConfig {
     /// Beginnings of keys of one's own, which are kept out of what is stored.
     #[serde(default)]
     pub secret_prefixes: Vec<String>,
+    /// Regular expressions of what else is kept out of what is stored, in the syntax of the crate `regex`, over bytes.
+    #[serde(default)]
+    pub secret_patterns: Vec<String>,
     /// The egress proxy; there is none without this.
     #[serde(default)]
     pub egress: Option<EgressConfig>,
@@ -245,9 +249,9 @@ impl GatewayConfig {
     /// # Errors
     /// [`ConfigError`] with the place.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
-        let config: GatewayConfig = parse("gateway.yaml", bytes)?;
+        let config: GatewayConfig = parse(GATEWAY_YAML, bytes)?;
         let refuse = |key: String, message: &str| {
-            Err(ConfigError::Value { path: "gateway.yaml", key, message: message.to_owned() })
+            Err(ConfigError::Value { path: GATEWAY_YAML, key, message: message.to_owned() })
         };
         for (name, provider) in &config.providers {
             let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -268,6 +272,7 @@ impl GatewayConfig {
         if let Some(prefix) = config.secret_prefixes.iter().find(|prefix| too_short(prefix)) {
             return refuse(format!("secretPrefixes: {prefix:?}"), "a prefix has at least 3 characters, and no spaces");
         }
+        config.compiled_patterns()?;
         if let Some(OtlpConfig { endpoint, headers }) = &config.otlp {
             if let Err(message) = check_base_url(endpoint) {
                 return refuse("otlp.endpoint".to_owned(), message);
@@ -290,11 +295,34 @@ impl GatewayConfig {
         Ok(config)
     }
 
+    /// What `secretPatterns` says, ready for use.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for what is no regular expression, needs too much memory, or matches nothing at all.
+    pub fn compiled_patterns(&self) -> Result<Vec<Regex>, ConfigError> {
+        let compile = |pattern: &String| {
+            let key = || format!("secretPatterns: {pattern:?}");
+            let refuse = |message| ConfigError::Value { path: GATEWAY_YAML, key: key(), message };
+            let built = RegexBuilder::new(pattern).unicode(false).size_limit(PATTERN_BYTES_MAX).build();
+            let built = built.map_err(|error| refuse(error.to_string()))?;
+            match built.is_match(b"") {
+                true => Err(refuse("it matches where nothing stands".to_owned())),
+                false => Ok(built),
+            }
+        };
+        if self.secret_patterns.len() > PATTERNS_MAX {
+            let message = format!("at most {PATTERNS_MAX} patterns");
+            return Err(ConfigError::Value { path: GATEWAY_YAML, key: "secretPatterns".to_owned(), message });
+        }
+        self.secret_patterns.iter().map(compile).collect()
+    }
+
     /// The configuration as the text of `gateway.yaml`; what has its default is left out.
     pub fn render(&self) -> String {
         let mut text = format!(
-            "# Signed by the auditor. After a change: amc config sign gateway.yaml\nlisten: {}\nproviders:\n",
-            scalar(&self.listen.to_string())
+            "# Signed by the auditor. After a change: amc config sign gateway.yaml\nlisten: {}\nproviders:{}\n",
+            scalar(&self.listen.to_string()),
+            if self.providers.is_empty() { " {}" } else { "" }
         );
         for (name, Provider { dialect, base_url, key_header }) in &self.providers {
             let dialect = match dialect {
@@ -324,6 +352,7 @@ impl GatewayConfig {
             text += &format!("metrics: {metrics}\n");
         }
         text += &list("secretPrefixes", "", &self.secret_prefixes);
+        text += &list("secretPatterns", "", &self.secret_patterns);
         if let Some(EgressConfig { listen, allow, internal }) = &self.egress {
             text += &format!("egress:\n  listen: {}\n", scalar(&listen.to_string()));
             text += &list("allow", "  ", allow);
@@ -352,6 +381,7 @@ impl GatewayConfig {
             retries: 0,
             metrics: default_metrics(),
             secret_prefixes: Vec::new(),
+            secret_patterns: Vec::new(),
             egress: None,
             otlp: None,
         }
@@ -444,5 +474,14 @@ const NOT_PLAIN_HEADER: &str = "a header has a name in lowercase, plain text, an
 
 /// More attempts would only hide an outage.
 const RETRIES_MAX: u32 = 5;
+
+/// As errors name it.
+const GATEWAY_YAML: &str = "gateway.yaml";
+
+/// Patterns of secrets; each is looked for in every stored body.
+const PATTERNS_MAX: usize = 32;
+
+/// What one may take compiled.
+const PATTERN_BYTES_MAX: usize = 256 * 1024;
 
 const NOT_HOST_PORT: &str = "an entry is host:port or *.domain:port, with the host in lowercase";

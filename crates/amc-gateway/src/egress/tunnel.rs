@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use amc_core::kinds::{EgressMethod, EgressRefusal, EgressTunnel};
 use amc_workspace::protocol::gateway::{GatewayFields, LeaseGrant};
-use http::{HeaderValue, Request, Response, Uri, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -182,7 +182,11 @@ pub(crate) async fn forward(
     });
     let response = sender.send_request(Request::from_parts(head, body)).await.map_err(Refused::upstream)?;
     let (mut head, body) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Refused::upstream("it switched to another protocol, unasked"));
+    }
     headers::for_next_hop(&mut head.headers);
+    headers::framed_by(&body, &mut head.headers);
     head.version = Version::HTTP_11;
     Ok(Response::from_parts(head, body.map_err(Into::into).boxed_unsync()))
 }

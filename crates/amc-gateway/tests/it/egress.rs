@@ -316,6 +316,31 @@ async fn two_lengths_are_one_request_or_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_lies_about_its_answer_is_not_believed() {
+    for (answer, wanted) in [
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "3\r\nabc\r\n0",
+        ),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc", "502 Bad Gateway"),
+        ("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "502 Bad Gateway"),
+    ] {
+        let proxy = Proxy::start().await;
+        let mut stream = proxy.connect().await;
+        let host = format!("server.test:{}", proxy.port());
+        let head = format!("GET http://{host}/ HTTP/1.1\r\nhost: {host}\r\n{}\r\n\r\n", basic(ALICE));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut peer = proxy.server.accept().await;
+        peer.receive().await;
+        peer.send(answer).await;
+        let head = head_of(&mut stream).await;
+        stream.shutdown().await.unwrap();
+        let text = head.clone() + &String::from_utf8(rest_of(&mut stream).await).unwrap();
+        assert!(text.contains(wanted) && !head.contains("content-length: 2"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_does_not_answer_is_no_offence() {
     let proxy = Proxy::start().await;
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();

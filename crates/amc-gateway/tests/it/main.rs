@@ -5,6 +5,7 @@
 mod egress;
 mod evidence;
 mod leases;
+mod lies;
 mod life;
 mod monitor;
 mod otlp;

@@ -51,6 +51,7 @@ fn the_documented_gateway_yaml_parses_and_sets_every_key_to_what_is_no_default()
     assert_eq!((azure.key_header(), config.retries), (KeyHeader::ApiKey, 2));
     assert_eq!(config.metrics.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:9464"));
     assert_eq!(config.secret_prefixes, ["acme_live_"]);
+    assert_eq!(config.secret_patterns, ["CUST-[0-9]{8}"]);
     let egress = config.egress.expect("the example has it");
     assert_eq!(egress.allow, ["api.github.com:443", "*.pypi.org:443", "git.corp.example:443"]);
     assert_eq!((egress.internal, egress.listen.port()), (vec!["git.corp.example".to_owned()], 4001));
@@ -281,6 +282,10 @@ fn what_cannot_be_meant_is_refused() {
         "retries: 6\n",
         "metrics: 0.0.0.0:3213\n",
         "secretPrefixes: [ab]\n",
+        "secretPatterns: ['(']\n",
+        "secretPatterns: ['[0-9]*']\n",
+        "secretPatterns: ['(a{1000}){1000}']\n",
+        &format!("secretPatterns: [{}]\n", ["a", ""].map(|_| "a").repeat(17).join(",")),
         "otlp:\n  endpoint: 127.0.0.1:4318\n",
         "otlp:\n  endpoint: http://user:pw@h\n",
         "otlp:\n  endpoint: http://h\n  headers: {authorization: Bearer x}\n",
@@ -292,7 +297,9 @@ fn what_cannot_be_meant_is_refused() {
         let refused = gateway(&format!("providers: {{}}\n{text}"));
         assert!(matches!(refused, Err(ConfigError::Value { .. })), "{text}: {refused:?}");
     }
-    assert_eq!(gateway("providers: {}\nmetrics: null\n").expect("it is switched off").metrics, None);
+    let bare = gateway("providers: {}\nmetrics: null\n").expect("it is switched off");
+    assert_eq!(bare.metrics, None);
+    assert_eq!(gateway(&bare.render()), Ok(bare), "without a provider too");
     let collected = "providers:\n  a: {dialect: openai, baseUrl: \"http://h\"}\notlp:\n  endpoint: http://h:4318\n  headers: {x-tenant: a}\n";
     let collected = gateway(collected).expect("a collector");
     assert_eq!(gateway(&collected.render()), Ok(collected), "what is written is what is read");
