@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     Step { name: "test", run: |_| suite::command(&[]) },
     Step { name: "quickstart", run: quickstart },
     Step { name: "clients", run: |_| clients::command(&[]) },
+    Step { name: "soak", run: soak },
     Step { name: "strangers", run: |_| strangers::command(&[]) },
     Step { name: "fuzz-log", run: |_| fuzz::command(&["--log".into()]) },
     Step { name: "bank-lint", run: |_| bank_lint::command(&[]) },
@@ -138,6 +139,13 @@ fn rustdoc(root: &Path) -> Result<(), Failure> {
 fn quickstart(root: &Path) -> Result<(), Failure> {
     let dir = stage::same_dir(&Workspace::read(root)?, "quickstart")?;
     quickstart::command(&[dir.display().to_string()])
+}
+
+/// A minute of what `cargo xtask bench gateway --soak SECONDS` does for as long as one likes, with the programs that
+/// the tests use.
+fn soak(root: &Path) -> Result<(), Failure> {
+    let soak = ["bench", "--locked", "--profile", "dev", "-p", "amc", "--bench", "gateway", "--", "--soak", "60"];
+    tool(root, &soak)
 }
 
 /// The tripwire under the release profile: link-time optimisation is what could drop it.

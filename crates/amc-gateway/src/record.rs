@@ -331,10 +331,14 @@ fn captured(call: &Call, copied: Copied, media_type: &str, encoding: Option<&str
     let (wire_sha256, wire_len) = hasher.finish();
     let whole = wire_len == bytes.len() as u64;
     let media_type = call.text(media_type, MEDIA_TYPE_BYTES_MAX);
+    let of_values = media_type.clone();
     let payload = |capture, bytes| CapturedPayload { wire_sha256, wire_len, media_type, capture, bytes };
-    let redactor = &call.settings.redactor;
+    let redacted = |plain: &[u8], keep: usize| match is_of_values(&of_values, plain) {
+        true => call.settings.redactor.redact_stream(&call.lease, plain, keep),
+        false => call.settings.redactor.redact(&call.lease, plain, keep),
+    };
     let Some(encoding) = encoding.or_else(|| facts::sniffed(&bytes)) else {
-        let redacted = redactor.redact(&call.lease, &bytes, PAYLOAD_STORED_BYTES_MAX);
+        let redacted = redacted(&bytes, PAYLOAD_STORED_BYTES_MAX);
         let capture = capture(wire_len > PAYLOAD_STORED_BYTES_MAX as u64, &redacted.rules);
         return payload(capture, redacted.bytes);
     };
@@ -342,7 +346,7 @@ fn captured(call: &Call, copied: Copied, media_type: &str, encoding: Option<&str
     let Some(plain) = facts::decoded(Some(encoding), &bytes).filter(|_| fits) else {
         return payload(Capture::Omitted, Vec::new());
     };
-    let redacted = redactor.redact(&call.lease, &plain, plain.len());
+    let redacted = redacted(&plain, usize::MAX);
     if redacted.rules.is_empty() {
         drop(plain);
         return payload(Capture::Full, bytes);
@@ -353,6 +357,14 @@ fn captured(call: &Call, copied: Copied, media_type: &str, encoding: Option<&str
     let unpacked = if encoding.ends_with("gzip") { "gunzip" } else { "unpack" };
     let rules: Vec<&'static str> = [unpacked].into_iter().chain(redacted.rules).collect();
     payload(capture(cut, &rules), stored)
+}
+
+/// Whether a body is a stream of JSON values: events, lines, or a list that is written as it grows.
+fn is_of_values(media_type: &str, plain: &[u8]) -> bool {
+    let lines = ["ndjson", "jsonl", "json-seq", "stream+json"];
+    headers::is_event_stream(media_type)
+        || lines.iter().any(|kind| media_type.contains(kind))
+        || plain.starts_with(b"[")
 }
 
 fn capture(truncated: bool, rules: &[&'static str]) -> Capture {

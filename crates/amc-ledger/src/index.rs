@@ -17,7 +17,7 @@ use crate::error::{IndexError, ReadError};
 use crate::reader::{Events, LogReader};
 
 /// Memory for sled's cache: enough for recent sessions.
-const CACHE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = 4 << 20;
 /// Events that are sorted and written together: neighbours in the tree go in one after the other, which halves the work.
 pub(crate) const CHUNK_EVENTS: usize = 4096;
 /// For how long events are gathered before they are fed, where they are few.

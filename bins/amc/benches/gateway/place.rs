@@ -90,9 +90,11 @@ impl Place {
         (!proxies.is_empty()).then(|| proxies.iter().filter_map(|pid| status_kib(*pid, "VmHWM:")).sum())
     }
 
-    /// The proxy's memory now.
-    pub(crate) fn resident_kib(&self) -> u64 {
-        self.pids.first().and_then(|pid| status_kib(*pid, "VmRSS:")).expect("it runs")
+    /// The memory of gateway and monitor now.
+    pub(crate) fn resident_kib(&self) -> [u64; 2] {
+        let of = |pid: &u32| status_kib(*pid, "VmRSS:").expect("it runs");
+        let all: Vec<u64> = self.pids.iter().map(of).collect();
+        all.try_into().expect("a gateway and its monitor")
     }
 }
 

@@ -29,6 +29,7 @@ mod reported;
 mod reports;
 mod roles;
 mod rotation;
+mod secrets;
 mod services;
 mod succeed;
 mod vault;

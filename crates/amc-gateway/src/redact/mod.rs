@@ -9,6 +9,7 @@
 //! The bytes that pass are never touched; only the copy is, before it leaves this process.
 
 mod shapes;
+mod stream;
 
 use std::ops::Range;
 
@@ -135,15 +136,44 @@ impl Redactor {
     /// `bytes` should reach [`OVERLAP_BYTES`] beyond `keep` where there is more, so that a secret
     /// across the cut is seen whole.
     pub(crate) fn redact(&self, lease: &str, bytes: &[u8], keep: usize) -> Redacted {
-        let mut redacted = Redacted { bytes: Vec::with_capacity(bytes.len().min(keep)), rules: Vec::new() };
+        let end = bytes.len().min(keep);
+        let mut redacted = Redacted { bytes: Vec::with_capacity(end), rules: Vec::new() };
+        let mut copied = 0;
+        for found in self.secrets(lease, bytes, end) {
+            redacted.bytes.extend_from_slice(&bytes[copied..found.start.min(keep)]);
+            redacted.bytes.extend_from_slice(self.mark(&bytes[found.start..found.end]).as_bytes());
+            if !redacted.rules.contains(&found.rule) {
+                redacted.rules.push(found.rule);
+            }
+            copied = found.end;
+        }
+        if copied < end {
+            redacted.bytes.extend_from_slice(&bytes[copied..end]);
+        }
+        redacted.bytes.truncate(keep);
+        redacted.rules.sort_unstable();
+        redacted
+    }
+
+    /// The same of an answer that came as a stream of JSON values: a secret may go across them.
+    pub(crate) fn redact_stream(&self, lease: &str, bytes: &[u8], keep: usize) -> Redacted {
+        let Some(rewritten) = stream::rewritten(self, lease, bytes, keep) else {
+            return self.redact(lease, bytes, keep);
+        };
+        let mut redacted = self.redact(lease, &rewritten.bytes, rewritten.keep);
+        redacted.rules.extend(rewritten.rules);
+        redacted.rules.sort_unstable();
+        redacted.rules.dedup();
+        redacted
+    }
+
+    /// The secrets that begin before `end`, in order, none within another.
+    fn secrets(&self, lease: &str, bytes: &[u8], end: usize) -> Vec<Found> {
         let mut classes = self.classes.clone();
         if let Some(first) = lease.bytes().next() {
             classes.add(first, Classes::ANY);
         }
-        let end = bytes.len().min(keep);
-        let mut copied = 0;
-        let mut at = 0;
-        let mut no_digits = 0..0;
+        let (mut all, mut at, mut no_digits) = (Vec::new(), 0, 0..0);
         let mut begins_at = |at: usize| {
             let may = classes.is(bytes[at], Classes::WORD | Classes::ANY);
             if may { self.secret_at(lease, bytes, at, &mut no_digits) } else { None }
@@ -155,11 +185,10 @@ impl Redactor {
             let begins = named.peek().map_or(end, |range| range.start.clamp(at, end.max(at)));
             at = classes.next(bytes, at, begins.max(at));
             if at >= end {
-                break;
+                return all;
             }
             let named = named.peek().filter(|range| range.start <= at);
-            let found = begins_at(at);
-            let found = match (found, named) {
+            let found = match (begins_at(at), named) {
                 (found, Some(range)) => {
                     // What begins within it may go on beyond it.
                     let mut end = found.map_or(range.end, |found| found.end.max(range.end));
@@ -176,20 +205,9 @@ impl Redactor {
                     continue;
                 }
             };
-            redacted.bytes.extend_from_slice(&bytes[copied..found.start.min(keep)]);
-            redacted.bytes.extend_from_slice(self.mark(&bytes[found.start..found.end]).as_bytes());
-            if !redacted.rules.contains(&found.rule) {
-                redacted.rules.push(found.rule);
-            }
-            copied = found.end;
             at = found.end;
+            all.push(found);
         }
-        if copied < end {
-            redacted.bytes.extend_from_slice(&bytes[copied..end]);
-        }
-        redacted.bytes.truncate(keep);
-        redacted.rules.sort_unstable();
-        redacted
     }
 
     /// A short text without secrets, for fields.
@@ -282,7 +300,7 @@ mod tests {
 
     const LEASE: &str = "lease-token-of-this-call";
 
-    fn redactor() -> Redactor {
+    pub(super) fn redactor() -> Redactor {
         let patterns = ["CUST-[0-9]{8}", "the word .* of the day", "4711", "word sk-[a-z]{4}"];
         let patterns = patterns.map(|pattern| Regex::new(pattern).expect("a pattern")).to_vec();
         let keys = ["the-real-provider-key".to_owned(), "x".to_owned()];

@@ -156,3 +156,33 @@ async fn a_real_key_beside_the_lease_is_ignored_and_said() {
     assert_eq!(ignored, Some(("openai", "x-api-key")));
     assert!(!format!("{:?}", RecordedCall::of(&events)).contains(real));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_an_answer_gives_in_pieces_is_not_stored_in_pieces() {
+    let (rig, upstream) = Rig::with_upstream("").await;
+    let answer = rig.start(rig.post("/openai/v1/chat/completions", crate::rig::chat("hello", true)));
+    let mut peer = upstream.accept().await;
+    peer.receive().await;
+    peer.send(crate::upstream::EVENTS_HEAD).await;
+    let event = |piece: &str| format!("data: {}\n\n", serde_json::json!({"choices": [{"delta": {"content": piece}}]}));
+    let text = corpus().join(" ! ");
+    let pieces: Vec<String> = text.chars().collect::<Vec<_>>().chunks(5).map(String::from_iter).collect();
+    for piece in &pieces {
+        peer.chunk(&event(piece)).await;
+    }
+    peer.send("0\r\n\r\n").await;
+    let passed: String = pieces.iter().map(|piece| event(piece)).collect();
+    assert_eq!(answer.await.unwrap().text().await.unwrap(), passed, "what passes is not changed");
+    let call = rig.monitor.call().await;
+    let stored = String::from_utf8(call.received.bytes).unwrap();
+    let events = stored.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
+    let said = events
+        .filter_map(|event: serde_json::Value| Some(event["choices"][0]["delta"]["content"].as_str()?.to_owned()));
+    assert_clean("the text that the stream makes", said.collect::<String>().as_bytes());
+    assert_eq!(call.received.wire_sha256, amc_crypto::sha256(passed.as_bytes()), "the wire hash stays");
+    assert!(
+        matches!(&call.received.capture, Capture::Redacted(rules) if rules.contains("key-shape")),
+        "{:?}",
+        call.received.capture
+    );
+}
