@@ -8,6 +8,7 @@ mod hostile;
 mod lies;
 mod line;
 mod logs;
+mod missing;
 mod outputs;
 mod outside;
 mod refused;
