@@ -3,7 +3,7 @@
 //! The figures are the bench's own output; this only spares one from knowing where a bench lives.
 
 use crate::workspace::{self, Workspace, cargo};
-use crate::{Failure, process};
+use crate::{Failure, process, python};
 
 /// Runs the bench target named by the first argument; what follows goes to the bench.
 ///
@@ -30,10 +30,18 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
             "slow-disk",
         ]))?;
     }
-    process::pass_through(
-        cargo(&workspace.root).args(["bench", "--locked", "-p", package, "--bench", name, "--"]).args(rest),
-    )
+    let mut bench = cargo(&workspace.root);
+    bench.args(["bench", "--locked", "-p", package, "--bench", name, "--"]);
+    let with_litellm = name == "gateway" && rest.iter().any(|word| word == "--litellm");
+    if with_litellm {
+        let python = python::environment(&workspace, "litellm", &[LITELLM.to_owned()])?;
+        bench.env("AMC_BENCH_LITELLM", python.parent().unwrap_or(&python));
+    }
+    process::pass_through(bench.args(rest.iter().filter(|word| !with_litellm || *word != "--litellm")))
 }
+
+/// What many people have between their agents and models today; some 750 MB.
+const LITELLM: &str = "litellm[proxy]==1.108.7";
 
 /// (package, bench) of every bench target.
 fn targets(workspace: &Workspace) -> Vec<(&str, &str)> {

@@ -84,8 +84,38 @@ pub(crate) struct Ground<'g, 'c> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Whole<'s, 'a> {
     pub(crate) session: &'s Session,
+    /// All but those that say what the agent printed.
     pub(crate) records: &'a [EventRecord],
+    pub(crate) output: &'a Output,
     pub(crate) position: usize,
+    pub(crate) last_index: u64,
+}
+
+/// What the events of a session that say what the agent printed come to, whatever their number.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// How many there are.
+    pub(crate) pieces: u64,
+    /// Up to where each stream reached.
+    reached: BTreeMap<Stream, u64>,
+    /// The first that does not go on where its stream had ended.
+    hole: Option<EventRecord>,
+    first: Option<EventRecord>,
+    last: Option<EventRecord>,
+}
+
+impl Output {
+    /// Takes the next one.
+    pub(crate) fn take(&mut self, record: EventRecord) {
+        let Some(Fields::ProcessOutput(ProcessOutput { stream, offset, len })) = &record.fields else { return };
+        let expected = self.reached.insert(*stream, offset.saturating_add(*len)).unwrap_or(0);
+        if expected != *offset {
+            self.hole.get_or_insert_with(|| record.clone());
+        }
+        self.first.get_or_insert_with(|| record.clone());
+        self.last = Some(record);
+        self.pieces += 1;
+    }
 }
 
 /// All facts of a session that counts.
@@ -96,11 +126,11 @@ pub(crate) fn detect(
     lines: &[Judged<'_>],
     facts: &mut Collector,
 ) {
-    let Whole { session, records, position } = whole;
+    let Whole { session, records, output, position, last_index } = whole;
     if !session.counted() {
         return;
     }
-    let mut found = Found { session, records, position, facts };
+    let mut found = Found { session, records, output, position, last_index, facts };
     match session.open.purpose {
         SessionPurpose::Agent => {
             found.session_facts();
@@ -119,7 +149,9 @@ pub(crate) fn detect(
 struct Found<'s, 'a, 'f> {
     session: &'s Session,
     records: &'a [EventRecord],
+    output: &'a Output,
     position: usize,
+    last_index: u64,
     facts: &'f mut Collector,
 }
 
@@ -216,29 +248,18 @@ impl<'a> Found<'_, 'a, '_> {
     }
 
     fn stream_facts(&mut self) {
-        let mut reached: BTreeMap<Stream, u64> = BTreeMap::new();
-        let mut pieces = Vec::new();
-        let mut hole = None;
-        for record in self.records.iter() {
-            let Some(Fields::ProcessOutput(ProcessOutput { stream, offset, len })) = &record.fields else { continue };
-            let expected = reached.insert(*stream, offset.saturating_add(*len)).unwrap_or(0);
-            if expected != *offset && hole.is_none() {
-                hole = Some(record);
-            }
-            pieces.push(record);
-        }
-        match (hole, pieces.as_slice()) {
-            (Some(hole), _) => self.add("session.streams_whole", false, &[hole]),
-            (None, [only]) => self.add("session.streams_whole", true, &[*only]),
-            (None, [first, .., last]) => self.add("session.streams_whole", true, &[*first, *last]),
-            (None, []) => {}
+        let Output { hole, first, last, .. } = self.output;
+        match (hole, first, last) {
+            (Some(hole), ..) => self.add("session.streams_whole", false, &[hole]),
+            (None, Some(first), Some(last)) => self.add("session.streams_whole", true, &[first, last]),
+            (None, ..) => {}
         }
     }
 
     fn config_facts(&mut self, configs: &Configs<'_>) {
         let opening = self.opening();
-        let end = self.session.seal_index.or(self.records.last().map(|record| record.event.index));
-        let loads = configs.in_force(self.session.open_index, end.unwrap_or(self.session.open_index));
+        let end = self.session.seal_index.unwrap_or(self.last_index);
+        let loads = configs.in_force(self.session.open_index, end);
         if !loads.is_empty() {
             let bad: Vec<_> = loads.iter().filter(|load| load.fields.state != ConfigState::Signed).collect();
             let shown = if bad.is_empty() { loads.iter().collect() } else { bad.clone() };

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use amc_core::kinds::SessionPurpose;
+use amc_core::kinds::{Fields, SessionPurpose};
 use amc_core::{AgentId, Finding, FindingCode, SessionId};
 use amc_evidence::{EventRecord, VerifiedEvent};
 
@@ -12,7 +12,7 @@ use crate::bank::Limits;
 use crate::coalesce::Collector;
 use crate::configs::Configs;
 use crate::correlate::{Correlated, Keys};
-use crate::detect::{self, Ground, Whole};
+use crate::detect::{self, Ground, Output, Whole};
 use crate::select::{Selected, lean, without_bytes};
 use crate::sessions::{Session, Sessions, Surroundings};
 use crate::summary::Models;
@@ -55,8 +55,24 @@ pub(crate) struct OwnKey {
     pub(crate) times: u64,
 }
 
-/// A session and all its events.
-type Ended = (SessionId, Vec<EventRecord>);
+/// A session and what is held of it.
+type Ended = (SessionId, Held);
+
+/// The events of a session; of those that say what the agent printed, which may be very many, only what their fact needs.
+#[derive(Debug, Default)]
+struct Held {
+    records: Vec<EventRecord>,
+    output: Output,
+}
+
+impl Held {
+    fn push(&mut self, record: EventRecord) {
+        match &record.fields {
+            Some(Fields::ProcessOutput(_)) => self.output.take(record),
+            _ => self.records.push(record),
+        }
+    }
+}
 
 /// Takes the selected events in log order.
 pub(crate) struct Judge<'k> {
@@ -69,7 +85,7 @@ pub(crate) struct Judge<'k> {
     before: Option<u64>,
     /// How many sessions go on with this one and are not judged yet.
     wanted_by: BTreeMap<SessionId, usize>,
-    open: BTreeMap<SessionId, Vec<EventRecord>>,
+    open: BTreeMap<SessionId, Held>,
     /// Judged, and wanted by one that goes on with it.
     kept: BTreeMap<SessionId, Vec<EventRecord>>,
     /// Ended, by the session that they go on with, which is not judged yet.
@@ -122,9 +138,9 @@ impl<'k> Judge<'k> {
         };
         self.open.entry(session).or_default().push(record);
         if index == place.last_index
-            && let Some(records) = self.open.remove(&session)
+            && let Some(held) = self.open.remove(&session)
         {
-            self.end((session, records));
+            self.end((session, held));
         }
     }
 
@@ -139,11 +155,11 @@ impl<'k> Judge<'k> {
     /// for it.
     fn end(&mut self, ended: Ended) {
         let mut ready = vec![ended];
-        while let Some((session, records)) = ready.pop() {
+        while let Some((session, held)) = ready.pop() {
             match self.previous(session).filter(|previous| !self.kept.contains_key(previous)) {
-                Some(previous) => self.waiting.entry(previous).or_default().push((session, records)),
+                Some(previous) => self.waiting.entry(previous).or_default().push((session, held)),
                 None => {
-                    self.judge((session, records));
+                    self.judge((session, held));
                     let next = self.waiting.remove(&session).unwrap_or_default();
                     ready.extend(self.in_order(next).into_iter().rev());
                 }
@@ -157,12 +173,12 @@ impl<'k> Judge<'k> {
         sessions
     }
 
-    fn judge(&mut self, (id, records): Ended) {
+    fn judge(&mut self, (id, held): Ended) {
         let previous = self.previous(id);
         let place = &self.known.selected.places[&id];
-        if let Some(session) = Session::of(place, &records, self.known.around) {
+        if let Some(session) = Session::of(place, &held.records, held.output.pieces, self.known.around) {
             match self.positions.get(&place.open_index).copied() {
-                Some(position) => self.judge_at(position, session, &records, previous),
+                Some(position) => self.judge_at((position, place.last_index), session, &held, previous),
                 None => self.judged.sessions.number_before = session.open.number,
             }
         }
@@ -174,12 +190,18 @@ impl<'k> Judge<'k> {
             }
         }
         if self.wanted_by.get(&id).is_some_and(|wanted| *wanted > 0) {
-            self.kept.insert(id, records);
+            self.kept.insert(id, held.records);
         }
     }
 
-    fn judge_at(&mut self, position: usize, session: Session, records: &[EventRecord], previous: Option<SessionId>) {
-        let known = &self.known;
+    fn judge_at(
+        &mut self,
+        (position, last_index): (usize, u64),
+        session: Session,
+        held: &Held,
+        previous: Option<SessionId>,
+    ) {
+        let (known, Held { records, output }) = (&self.known, held);
         let (mut calls, mut lines) = (Vec::new(), Vec::new());
         if session.is_work() {
             calls = detect::exchanges(records);
@@ -190,7 +212,8 @@ impl<'k> Judge<'k> {
             lines = self.judged.correlated.judge(known.agent, known.keys, &session, records, previous);
         }
         let ground = Ground { configs: known.configs, limits: known.limits, work: &self.work };
-        detect::detect(Whole { session: &session, records, position }, ground, &calls, &lines, &mut self.facts);
+        let whole = Whole { session: &session, records, output, position, last_index };
+        detect::detect(whole, ground, &calls, &lines, &mut self.facts);
         if session.is_work() {
             self.egress_finding(&session, records);
             self.own_keys(position, records);

@@ -48,6 +48,7 @@ fn places(upstream: &upstream::Running) -> Vec<Place> {
 fn compare(each: Duration) {
     let upstream = upstream::Running::start();
     let places = places(&upstream);
+    let litellm = Place::litellm(upstream.address);
     println!("\n| closed loop | connections | requests/s | p50 | p99 | added p50 | CPU per request | peak memory |");
     println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     let mut at_32 = Vec::new();
@@ -60,7 +61,11 @@ fn compare(each: Duration) {
                 at_32.push(sample.per_second());
             }
         }
+        if let Some(litellm) = &litellm {
+            measured(litellm, connections, each, direct_us);
+        }
     }
+    drop(litellm);
     slow_disk(upstream.address, each);
     open_loop(&places, &at_32, each);
     streams(&places, each);

@@ -44,15 +44,35 @@ impl Place {
         command.arg("-c").arg(dir.path().join("nginx.conf")).arg("-e").arg(dir.path().join("error.log"));
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < deadline, "nginx does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        await_listener("nginx", address, Duration::from_secs(10));
         let mut pids = vec![child.id()];
         pids.extend(children(child.id()));
         let running: Box<dyn std::any::Any> = Box::new(Ended(child, dir));
         let (name, token) = ("nginx".to_owned(), "none".to_owned());
+        Some(Place { name, address, prefix: "", token, pids, _running: Some(running) })
+    }
+
+    /// LiteLLM's proxy with one worker, where `AMC_BENCH_LITELLM` names the directory with its program.
+    pub(crate) fn litellm(upstream: SocketAddr) -> Option<Self> {
+        let programs = PathBuf::from(std::env::var_os(LITELLM_VARIABLE)?);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).ok()?.port();
+        let config = format!(
+            "model_list:\n  - model_name: m\n    litellm_params: {{model: openai/m, api_base: \"http://{upstream}/v1\", api_key: none}}\n\
+             litellm_settings: {{telemetry: false}}\n"
+        );
+        fs::write(dir.path().join("config.yaml"), config).expect("a small file");
+        let mut command = Command::new(programs.join("litellm"));
+        command.arg("--config").arg(dir.path().join("config.yaml"));
+        let token = format!("sk-{}", "0123456789abcdef".repeat(4));
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("LITELLM_MASTER_KEY", &token);
+        let child = command.current_dir(dir.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        await_listener("litellm", address, Duration::from_secs(180));
+        let pids = vec![child.id()];
+        let running: Box<dyn std::any::Any> = Box::new(Ended(child, dir));
+        let name = "LiteLLM's proxy".to_owned();
         Some(Place { name, address, prefix: "", token, pids, _running: Some(running) })
     }
 
@@ -65,7 +85,7 @@ impl Place {
 
     /// A whole request with this text as its body.
     pub(crate) fn request(&self, path: &str, text: &str) -> Vec<u8> {
-        let body = format!("{{\"model\":\"{text}\"}}");
+        let body = format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}");
         let head = format!(
             "POST {}{path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n",
@@ -95,6 +115,17 @@ impl Place {
         let of = |pid: &u32| status_kib(*pid, "VmRSS:").expect("it runs");
         let all: Vec<u64> = self.pids.iter().map(of).collect();
         all.try_into().expect("a gateway and its monitor")
+    }
+}
+
+/// The directory with LiteLLM's program.
+const LITELLM_VARIABLE: &str = "AMC_BENCH_LITELLM";
+
+fn await_listener(name: &str, address: SocketAddr, most: Duration) {
+    let deadline = Instant::now() + most;
+    while std::net::TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < deadline, "{name} does not listen");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -46,8 +46,12 @@ pub(crate) fn serve() {
 async fn connection(stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
-    let text = "x".repeat(2048 - 60);
-    let body = format!("{{\"model\":\"m\",\"usage\":{{\"prompt_tokens\":1}},\"text\":\"{text}\"}}");
+    let body = format!(
+        "{{\"id\":\"c-1\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"m\",\"choices\":[{{\"index\":0,\"message\":\
+         {{\"role\":\"assistant\",\"content\":\"{}\"}},\"finish_reason\":\"stop\"}}],\"usage\":{{\"prompt_tokens\":1,\
+         \"completion_tokens\":1,\"total_tokens\":2}}}}",
+        "x".repeat(2048 - 230)
+    );
     let small =
         format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     loop {
