@@ -4,6 +4,7 @@
 //! together and looked through. What goes across pieces is taken out of each of them, and the mark stands in the first.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 
 use super::{Found, Redactor};
@@ -88,15 +89,15 @@ fn edit(redactor: &Redactor, lease: &str, pieces: &[Piece], edits: &mut Vec<Edit
 }
 
 /// The texts of all JSON values of a stream, one value a line or a `data:` field, by the place at which they stand.
-fn pieces(bytes: &[u8]) -> BTreeMap<String, Vec<Piece>> {
-    let mut all: BTreeMap<String, Vec<Piece>> = BTreeMap::new();
+fn pieces(bytes: &[u8]) -> BTreeMap<u64, Vec<Piece>> {
+    let mut all: BTreeMap<u64, Vec<Piece>> = BTreeMap::new();
     let mut begins = 0;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        Value::read(line, |path, at| {
+        Value::read(line, |place, at| {
             let literal = &line[at.start - 1..=at.end];
             let Ok(text) = serde_json::from_slice(literal) else { return };
             let at = begins + at.start..begins + at.end;
-            all.entry(path).or_default().push(Piece { at, text });
+            all.entry(place).or_default().push(Piece { at, text });
         });
         begins += line.len();
     }
@@ -111,64 +112,80 @@ struct Value {
 
 struct Frame {
     parent: Option<usize>,
-    key: String,
+    /// Its key as a number; none where it has no key.
+    key: Option<u64>,
     /// The number under `index`: of which choice, block or call it is.
     index: Option<u64>,
 }
 
 impl Value {
-    /// Goes through a line; `text` gets the path of every text that is no key, and where it stands.
-    fn read(line: &[u8], mut text: impl FnMut(String, Range<usize>)) {
+    /// Goes through a line; `text` gets the place of every text that is no key, as a number, and its literal.
+    fn read(line: &[u8], mut text: impl FnMut(u64, Range<usize>)) {
         let mut value = Value { frames: Vec::new(), open: Vec::new() };
-        let (mut key, mut leaves, mut at) = (String::new(), Vec::new(), 0);
+        let (mut key, mut leaves, mut at) = (&line[..0], Vec::new(), 0);
         while at < line.len() {
             match line[at] {
+                // No answer of a model is that deep.
+                b'{' | b'[' if value.open.len() == DEPTH_MAX => break,
                 b'{' | b'[' => {
+                    let parent = value.open.last().copied();
                     value.open.push(value.frames.len());
-                    let parent = value.open.iter().rev().nth(1).copied();
-                    value.frames.push(Frame { parent, key: std::mem::take(&mut key), index: None });
+                    let key = Some(std::mem::take(&mut key)).filter(|key| !key.is_empty()).map(number_of);
+                    value.frames.push(Frame { parent, key, index: None });
                 }
                 b'}' | b']' => drop(value.open.pop()),
                 b'"' => {
                     let Some(end) = literal_end(line, at + 1) else { break };
                     let is_key = line[end + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':');
                     match (is_key, value.open.last()) {
-                        (true, _) => key = String::from_utf8_lossy(&line[at + 1..end]).into_owned(),
-                        (false, Some(frame)) => leaves.push((*frame, std::mem::take(&mut key), at + 1..end)),
+                        (true, _) => key = &line[at + 1..end],
+                        (false, Some(frame)) => leaves.push((*frame, number_of(std::mem::take(&mut key)), at + 1..end)),
                         (false, None) => {}
                     }
                     at = end;
                 }
-                b'0'..=b'9' if key == "index" => {
+                b'0'..=b'9' if key == b"index" => {
                     let digits = line[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
                     let number = std::str::from_utf8(&line[at..at + digits]).ok().and_then(|text| text.parse().ok());
                     if let Some(frame) = value.open.last() {
                         value.frames[*frame].index = number;
                     }
-                    key.clear();
+                    key = &[];
                     at += digits - 1;
                 }
                 _ => {}
             }
             at += 1;
         }
-        for (frame, key, place) in leaves {
-            text(value.path(frame, key), place);
+        for (frame, key, literal) in leaves {
+            text(value.place(frame, key), literal);
         }
     }
 
-    fn path(&self, frame: usize, leaf: String) -> String {
-        let (mut path, mut next) = (leaf, Some(frame));
+    /// Keys and numbers around a text, from within: the same for texts that belong together.
+    fn place(&self, frame: usize, leaf: u64) -> u64 {
+        let mut place = DefaultHasher::new();
+        leaf.hash(&mut place);
+        let mut next = Some(frame);
         while let Some(Frame { parent, key, index }) = next.map(|frame| &self.frames[frame]) {
             // A list around all values, whose beginning stands in the first line alone, tells nothing apart.
-            if !key.is_empty() || index.is_some() {
-                path = format!("{key}#{}.{path}", index.map_or(String::new(), |index| index.to_string()));
+            if key.is_some() || index.is_some() {
+                (key, index).hash(&mut place);
             }
             next = *parent;
         }
-        path
+        place.finish()
     }
 }
+
+fn number_of(key: &[u8]) -> u64 {
+    let mut number = DefaultHasher::new();
+    key.hash(&mut number);
+    number.finish()
+}
+
+/// Objects and lists within one another; what is deeper is no text in pieces.
+const DEPTH_MAX: usize = 64;
 
 /// Where a literal ends whose first byte stands at `from`.
 fn literal_end(line: &[u8], from: usize) -> Option<usize> {
@@ -267,6 +284,18 @@ mod tests {
         ] {
             assert_eq!(stored(&stream), stream);
         }
+    }
+
+    #[test]
+    fn what_is_built_to_take_long_does_not() {
+        // Each of these once took time or memory that grew with the square of its length.
+        let deep = "{\"k\":".repeat(40_000) + "\"x\"";
+        let wide = format!("{{\"{}\":{{{}}}}}", "k".repeat(100_000), "\"a\":\"x\",".repeat(40_000));
+        let many = chunk(0, "a sk-abcdefghijk") + &(chunk(0, "lmnopqrst sk-abcdefghijk").repeat(3_000));
+        for stream in [deep, wide] {
+            assert_eq!(stored(&stream), stream);
+        }
+        assert!(!stored(&many).contains("lmnop"));
     }
 
     #[test]
