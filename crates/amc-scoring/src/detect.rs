@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use amc_core::Tier;
 use amc_core::kinds::{
-    AgentKeyIgnored, AgentRegistered, CallOutcome, ConfigState, Fields, LlmRequest, LlmResponse, ProcessOutput,
-    SessionChannel, SessionPurpose, Stream, TraceAbout,
+    AgentKeyIgnored, AgentRegistered, ConfigState, Fields, ProcessOutput, SessionChannel, SessionPurpose, Stream,
+    TraceAbout,
 };
 use amc_evidence::EventRecord;
 
 use crate::bank::Limits;
+use crate::calls::{Calls, Point};
 use crate::coalesce::Collector;
 use crate::configs::Configs;
 use crate::correlate::{Judged, Worth};
@@ -21,55 +22,6 @@ use crate::sessions::{Boundary, Outcome, Session};
 
 /// Parts of names of variables that carry secrets; such a variable must not pass to an agent.
 const SECRET_NAME_PARTS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSPHRASE", "CREDENTIAL"];
-
-/// A call: the request and the last answer to it.
-#[derive(Debug, Clone, Copy)]
-pub struct Exchange<'a> {
-    /// The request's event.
-    pub request_record: &'a EventRecord,
-    /// The request.
-    pub request: &'a LlmRequest,
-    /// The answer and its event.
-    pub response: Option<(&'a EventRecord, &'a LlmResponse)>,
-}
-
-impl Exchange<'_> {
-    /// Whether the answer arrived whole, whatever its status.
-    pub fn is_complete(&self) -> bool {
-        self.response.is_some_and(|(_, response)| response.outcome == CallOutcome::Complete)
-    }
-
-    /// Whether it arrived whole and with a status of success.
-    pub fn is_good(&self) -> bool {
-        self.is_complete() && self.response.is_some_and(|(_, response)| (200..300).contains(&response.status))
-    }
-
-    fn records(&self) -> Vec<&EventRecord> {
-        let answer = self.response.map(|(record, _)| record);
-        [Some(self.request_record), answer].into_iter().flatten().collect()
-    }
-}
-
-/// The calls of a session, by position.
-pub fn exchanges(records: &[EventRecord]) -> Vec<Exchange<'_>> {
-    let mut calls: BTreeMap<u64, Exchange<'_>> = BTreeMap::new();
-    for record in records {
-        match &record.fields {
-            Some(Fields::LlmRequest(request)) => {
-                calls.insert(record.event.index, Exchange { request_record: record, request, response: None });
-            }
-            Some(Fields::LlmResponse(response)) => {
-                // Answers come after their request, later attempts after earlier ones.
-                let call = calls.get_mut(&response.request_index);
-                if let Some(call) = call.filter(|call| call.request.request_id == response.request_id) {
-                    call.response = Some((record, response));
-                }
-            }
-            _ => {}
-        }
-    }
-    calls.into_values().collect()
-}
 
 /// What a session is held against.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +36,7 @@ pub(crate) struct Ground<'g, 'c> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Whole<'s, 'a> {
     pub(crate) session: &'s Session,
-    /// All but those that say what the agent printed.
+    /// All but those that say what the agent printed, and save where correlation needs them its calls.
     pub(crate) records: &'a [EventRecord],
     pub(crate) output: &'a Output,
     pub(crate) position: usize,
@@ -94,8 +46,6 @@ pub(crate) struct Whole<'s, 'a> {
 /// What the events of a session that say what the agent printed come to, whatever their number.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// How many there are.
-    pub(crate) pieces: u64,
     /// Up to where each stream reached.
     reached: BTreeMap<Stream, u64>,
     /// The first that does not go on where its stream had ended.
@@ -114,7 +64,6 @@ impl Output {
         }
         self.first.get_or_insert_with(|| record.clone());
         self.last = Some(record);
-        self.pieces += 1;
     }
 }
 
@@ -122,7 +71,7 @@ impl Output {
 pub(crate) fn detect(
     whole: Whole<'_, '_>,
     ground: Ground<'_, '_>,
-    calls: &[Exchange<'_>],
+    calls: &Calls,
     lines: &[Judged<'_>],
     facts: &mut Collector,
 ) {
@@ -167,16 +116,17 @@ fn standing(tier: Tier, session: &Session) -> Tier {
 }
 
 impl<'a> Found<'_, 'a, '_> {
-    fn add(&mut self, id: &str, pass: bool, rests_on: &[&EventRecord]) {
+    fn add<P: Copy + Into<Point>>(&mut self, id: &str, pass: bool, rests_on: &[P]) {
         self.add_at(id, pass, Tier::ObservedHardened, rests_on);
     }
 
-    fn add_at(&mut self, id: &str, pass: bool, tier_at_best: Tier, rests_on: &[&EventRecord]) {
+    fn add_at<P: Copy + Into<Point>>(&mut self, id: &str, pass: bool, tier_at_best: Tier, rests_on: &[P]) {
         let kind = fact_kind(id).expect("detectors emit registered facts only, and a test runs each of them");
-        let tiers = rests_on.iter().map(|record| standing(record.event.tier, self.session));
-        let tier = tiers.min().unwrap_or(self.session.open_tier).min(tier_at_best);
-        let newest = rests_on.iter().map(|record| record.event.wall_ns).max();
-        let mut events: Vec<u64> = rests_on.iter().map(|record| record.event.index).collect();
+        let points = || rests_on.iter().map(|point| Into::<Point>::into(*point));
+        let tier = points().map(|point| standing(point.tier, self.session)).min();
+        let tier = tier.unwrap_or(self.session.open_tier).min(tier_at_best);
+        let newest = points().map(|point| point.wall_ns).max();
+        let mut events: Vec<u64> = points().map(|point| point.index).collect();
         events.sort_unstable();
         events.dedup();
         self.facts.push(Fact {
@@ -286,61 +236,62 @@ impl<'a> Found<'_, 'a, '_> {
         }
     }
 
-    fn call_facts(&mut self, calls: &[Exchange<'_>], configs: &Configs<'_>) {
+    fn call_facts(&mut self, calls: &Calls, configs: &Configs<'_>) {
         let mut recovering: BTreeMap<&str, u64> = BTreeMap::new();
         for call in calls.iter().filter(|call| call.is_good()) {
-            let newest = recovering.entry(call.request.provider.as_str()).or_insert(call.request_record.event.index);
-            *newest = call.request_record.event.index.max(*newest);
+            let newest = recovering.entry(calls.provider(call)).or_insert(call.request.index);
+            *newest = call.request.index.max(*newest);
         }
         let registered = self.registered().filter(|(_, registered)| !registered.system_prompts.is_empty());
-        for call in calls {
-            let records = call.records();
-            self.add("llm.exchange", call.is_complete(), &records);
-            let index = call.request_record.event.index;
-            match configs.gateway_signed_at(index, call.request.config_version) {
-                Some(load) => self.add("llm.route_signed", true, &[call.request_record, load.record]),
-                None => self.add("llm.route_signed", false, &[call.request_record]),
+        for call in calls.iter() {
+            let points = call.points();
+            self.add("llm.exchange", call.is_complete(), &points);
+            let index = call.request.index;
+            match configs.gateway_signed_at(index, call.config_version) {
+                Some(load) => self.add("llm.route_signed", true, &[call.request, load.record.into()]),
+                None => self.add("llm.route_signed", false, &[call.request]),
             }
-            if let (Some((record, registered)), Some(prompt)) = (&registered, call.request.system_prompt_sha256) {
+            let prompt = calls.system_prompt(call);
+            if let (Some((record, registered)), Some(prompt)) = (&registered, prompt) {
                 let known = registered.system_prompts.contains(&prompt);
-                self.add("llm.system_prompt_registered", known, &[call.request_record, *record]);
+                self.add("llm.system_prompt_registered", known, &[call.request, (*record).into()]);
             }
-            self.add("llm.system_prompt_present", call.request.system_prompt_sha256.is_some(), &[call.request_record]);
-            if call.request.stream {
-                self.add("llm.stream_complete", call.is_complete(), &records);
+            self.add("llm.system_prompt_present", prompt.is_some(), &[call.request]);
+            if call.is_stream {
+                self.add("llm.stream_complete", call.is_complete(), &points);
             }
             if !call.is_good() {
-                let recovered = recovering.get(call.request.provider.as_str()).is_some_and(|good| *good > index);
-                self.add("llm.error_recovered", recovered, &records);
+                let recovered = recovering.get(calls.provider(call)).is_some_and(|good| *good > index);
+                self.add("llm.error_recovered", recovered, &points);
             }
-            if let Some((_, response)) = call.response.filter(|_| call.is_good()) {
-                self.add("llm.usage_recorded", response.usage.is_some(), &records);
-                if response.tool_calls > 0 {
-                    self.add("llm.tool_calls_offered", call.request.tools_offered > 0, &records);
+            if let Some(answer) = call.answer.as_ref().filter(|_| call.is_good()) {
+                self.add("llm.usage_recorded", answer.usage.is_some(), &points);
+                if answer.calls_tools {
+                    self.add("llm.tool_calls_offered", call.offers_tools, &points);
                 }
-                if let (Some(asked), Some(answered)) = (&call.request.model, &response.model) {
-                    self.add("llm.model_as_asked", is_model(asked, answered), &records);
+                if let (Some(asked), Some(answered)) = (calls.asked(call), calls.answered(call)) {
+                    self.add("llm.model_as_asked", is_model(asked, answered), &points);
                 }
             }
         }
     }
 
-    fn measured_facts(&mut self, calls: &[Exchange<'_>], limits: &Limits) {
+    fn measured_facts(&mut self, calls: &Calls, limits: &Limits) {
         let answered: Vec<_> =
-            calls.iter().filter(|call| call.is_complete()).filter_map(|call| call.response).collect();
-        let (Some(first), Some(last)) = (calls.first(), calls.last()) else { return };
-        let ends = [first.request_record, last.request_record];
+            calls.iter().filter(|call| call.is_complete()).filter_map(|call| call.answer.as_ref()).collect();
+        let (Some(first), Some(last)) = (calls.iter().next(), calls.iter().next_back()) else { return };
+        let ends = [first.request, last.request];
         let failed = calls.iter().filter(|call| !call.is_good()).count() as u64;
-        let total = calls.len() as u64;
+        let total = calls.iter().len() as u64;
         self.add("error_rate.session", failed * 10_000 <= total * u64::from(limits.error_rate_bp_max), &ends);
         if !answered.is_empty() {
             let limit_us = limits.first_byte_ms_max.saturating_mul(1_000);
-            let quick = answered.iter().filter(|(_, response)| response.first_byte_us <= limit_us).count() as u64;
+            let quick = answered.iter().filter(|answer| answer.first_byte_us <= limit_us).count() as u64;
             let share = u64::from(limits.first_byte_share_bp_min);
             self.add("latency.session", quick * 10_000 >= answered.len() as u64 * share, &ends);
         }
-        let good: Vec<_> = calls.iter().filter(|call| call.is_good()).filter_map(|call| call.response).collect();
-        let used: Option<Vec<_>> = good.iter().map(|(_, response)| response.usage).collect();
+        let good = calls.iter().filter(|call| call.is_good()).filter_map(|call| call.answer.as_ref());
+        let used: Option<Vec<_>> = good.map(|answer| answer.usage).collect();
         if let Some(used) = used.filter(|used| !used.is_empty()) {
             let tokens = used
                 .iter()
@@ -349,13 +300,13 @@ impl<'a> Found<'_, 'a, '_> {
         }
     }
 
-    fn key_facts(&mut self, calls: &[Exchange<'_>]) {
+    fn key_facts(&mut self, calls: &Calls) {
         let own_keys: Vec<_> = own_keys(self.records).map(|(record, _)| record).collect();
         for record in &own_keys {
             self.add("llm.lease_only", false, &[*record]);
         }
-        if let Some(call) = calls.first().filter(|_| own_keys.is_empty()) {
-            self.add("llm.lease_only", true, &[self.opening(), call.request_record]);
+        if let Some(call) = calls.iter().next().filter(|_| own_keys.is_empty()) {
+            self.add("llm.lease_only", true, &[self.opening().into(), call.request]);
         }
     }
 
@@ -397,8 +348,8 @@ impl<'a> Found<'_, 'a, '_> {
         let tunnels: Vec<_> = all.filter(|record| matches!(record.fields, Some(Fields::EgressTunnel(_)))).collect();
         match (blocked.as_slice(), tunnels.as_slice()) {
             ([], []) => {}
-            ([], [only]) => self.add("egress.allowed_only", true, &[only]),
-            ([], [first, .., last]) => self.add("egress.allowed_only", true, &[first, last]),
+            ([], [only]) => self.add("egress.allowed_only", true, &[*only]),
+            ([], [first, .., last]) => self.add("egress.allowed_only", true, &[*first, *last]),
             (blocked, _) => self.add("egress.allowed_only", false, blocked),
         }
     }

@@ -2,13 +2,14 @@
 //! let go. What is in memory at a time is the sessions that are open there.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use amc_core::kinds::{Fields, SessionPurpose};
 use amc_core::{AgentId, Finding, FindingCode, SessionId};
 use amc_evidence::{EventRecord, VerifiedEvent};
 
 use crate::bank::Limits;
+use crate::calls::Calls;
 use crate::coalesce::Collector;
 use crate::configs::Configs;
 use crate::correlate::{Correlated, Keys};
@@ -58,18 +59,29 @@ pub(crate) struct OwnKey {
 /// A session and what is held of it.
 type Ended = (SessionId, Held);
 
-/// The events of a session; of those that say what the agent printed, which may be very many, only what their fact needs.
+/// What is held of a session: of events that may be very many, what is asked of them and no more.
 #[derive(Debug, Default)]
 struct Held {
+    /// How many events there were.
+    events: u64,
     records: Vec<EventRecord>,
+    calls: Calls,
     output: Output,
 }
 
 impl Held {
-    fn push(&mut self, record: EventRecord) {
+    /// Takes the next event; calls are held as they are too where `correlated`, which compares them with what the agent
+    /// said of them.
+    fn push(&mut self, record: EventRecord, correlated: bool) {
+        self.events += 1;
         match &record.fields {
-            Some(Fields::ProcessOutput(_)) => self.output.take(record),
-            _ => self.records.push(record),
+            Some(Fields::LlmRequest(request)) => self.calls.request(&record, request),
+            Some(Fields::LlmResponse(response)) => self.calls.answer(&record, response),
+            Some(Fields::ProcessOutput(_)) => return self.output.take(record),
+            _ => return self.records.push(record),
+        }
+        if correlated {
+            self.records.push(record);
         }
     }
 }
@@ -83,6 +95,8 @@ pub(crate) struct Judge<'k> {
     work: Vec<(u64, u64)>,
     /// The last session before the window.
     before: Option<u64>,
+    /// Sessions in which the agent said something of its calls, and those that they go on with.
+    correlated: BTreeSet<SessionId>,
     /// How many sessions go on with this one and are not judged yet.
     wanted_by: BTreeMap<SessionId, usize>,
     open: BTreeMap<SessionId, Held>,
@@ -110,7 +124,11 @@ impl<'k> Judge<'k> {
         let list = vec![None; opens.len()];
         let (wanted_by, open, kept, waiting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let judged = Judged::default();
-        let mut judge = Judge { known, positions, work, before, wanted_by, open, kept, waiting, list, facts, judged };
+        let with_traces = || known.selected.places.iter().filter(|(_, place)| place.has_traces);
+        let correlated = with_traces().map(|(id, _)| *id).chain(with_traces().filter_map(|(_, place)| place.previous));
+        let correlated = correlated.collect();
+        let mut judge =
+            Judge { known, positions, work, before, correlated, wanted_by, open, kept, waiting, list, facts, judged };
         let in_window = judge.known.selected.places.iter().filter(|(_, place)| judge.is_looked_at(place.open_index));
         let mut wanted_by: BTreeMap<SessionId, usize> = BTreeMap::new();
         for previous in in_window.filter_map(|(session, _)| judge.previous(*session)) {
@@ -136,7 +154,7 @@ impl<'k> Judge<'k> {
             Cow::Borrowed(event) => lean(event),
             Cow::Owned(event) => without_bytes(event.into_inner()),
         };
-        self.open.entry(session).or_default().push(record);
+        self.open.entry(session).or_default().push(record, self.correlated.contains(&session));
         if index == place.last_index
             && let Some(held) = self.open.remove(&session)
         {
@@ -176,7 +194,7 @@ impl<'k> Judge<'k> {
     fn judge(&mut self, (id, held): Ended) {
         let previous = self.previous(id);
         let place = &self.known.selected.places[&id];
-        if let Some(session) = Session::of(place, &held.records, held.output.pieces, self.known.around) {
+        if let Some(session) = Session::of(place, &held.records, held.events, self.known.around) {
             match self.positions.get(&place.open_index).copied() {
                 Some(position) => self.judge_at((position, place.last_index), session, &held, previous),
                 None => self.judged.sessions.number_before = session.open.number,
@@ -201,19 +219,18 @@ impl<'k> Judge<'k> {
         held: &Held,
         previous: Option<SessionId>,
     ) {
-        let (known, Held { records, output }) = (&self.known, held);
-        let (mut calls, mut lines) = (Vec::new(), Vec::new());
+        let (known, Held { records, calls, output, .. }) = (&self.known, held);
+        let mut lines = Vec::new();
         if session.is_work() {
-            calls = detect::exchanges(records);
-            known.upstreams.count(&calls, &mut self.judged.upstreams);
-            self.judged.models.count(&calls);
+            known.upstreams.count(calls, &mut self.judged.upstreams);
+            self.judged.models.count(calls);
             self.judged.past_gateway |= detect::egress_hosts(records).any(|host| known.upstreams.is_host(host));
             let previous = previous.and_then(|id| Some((id, self.kept.get(&id)?.as_slice())));
             lines = self.judged.correlated.judge(known.agent, known.keys, &session, records, previous);
         }
         let ground = Ground { configs: known.configs, limits: known.limits, work: &self.work };
         let whole = Whole { session: &session, records, output, position, last_index };
-        detect::detect(whole, ground, &calls, &lines, &mut self.facts);
+        detect::detect(whole, ground, calls, &lines, &mut self.facts);
         if session.is_work() {
             self.egress_finding(&session, records);
             self.own_keys(position, records);

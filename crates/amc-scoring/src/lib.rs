@@ -16,6 +16,7 @@
 
 pub mod actions;
 pub mod bank;
+mod calls;
 pub mod caps;
 pub mod claims;
 pub mod coalesce;

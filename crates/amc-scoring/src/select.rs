@@ -79,6 +79,8 @@ pub(crate) struct Place {
     pub(crate) last_index: u64,
     /// The session that it says it goes on with.
     pub(crate) previous: Option<SessionId>,
+    /// Whether the agent said something of its calls.
+    pub(crate) has_traces: bool,
 }
 
 /// The openings of the sessions that a run covers, by position.
@@ -127,6 +129,7 @@ struct Noted {
     seal_index: Option<u64>,
     last_index: u64,
     previous: Option<(u64, SessionId)>,
+    has_traces: bool,
 }
 
 impl Noted {
@@ -140,6 +143,7 @@ impl Noted {
             seal_index: self.seal_index,
             last_index: self.last_index,
             previous,
+            has_traces: self.has_traces,
         })
     }
 }
@@ -250,6 +254,7 @@ impl<'a> Selector<'a> {
             Some(Fields::SessionContinues(continues)) if seen.previous.is_none_or(|(known, _)| index < known) => {
                 seen.previous = Some((index, continues.previous));
             }
+            Some(Fields::TraceLines(_)) => seen.has_traces = true,
             // Of no session by the monitor's rules; where one has them all the same, they say what they say anywhere.
             Some(
                 Fields::LogOpened(_)

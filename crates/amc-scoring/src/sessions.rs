@@ -293,8 +293,8 @@ pub(crate) struct Surroundings {
 }
 
 impl Session {
-    /// From all its events, in log order; of those that say what the agent printed, their number.
-    pub(crate) fn of(place: &Place, records: &[EventRecord], printed: u64, around: &Surroundings) -> Option<Session> {
+    /// From its events, in log order; `events` is how many there are, those that are not held among them.
+    pub(crate) fn of(place: &Place, records: &[EventRecord], events: u64, around: &Surroundings) -> Option<Session> {
         let opening = records.iter().find(|record| record.event.index == place.open_index)?;
         let Some(Fields::SessionOpen(open)) = &opening.fields else { return None };
         let seal = records.iter().find_map(|record| match &record.fields {
@@ -328,7 +328,7 @@ impl Session {
             open_wall_ns,
             open_tier: opening.event.tier,
             seal_index: seal.map(|(record, _)| record.event.index),
-            events: printed + (records.len() - usize::from(seal.is_some())) as u64,
+            events: events - u64::from(seal.is_some()),
             outcome,
             boundary,
             reached,

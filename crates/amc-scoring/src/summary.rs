@@ -7,8 +7,8 @@ use amc_core::kinds::SessionPurpose;
 use amc_core::timestamp::{NS_PER_DAY, to_rfc3339};
 
 use crate::bank::Layer;
+use crate::calls::Calls;
 use crate::claims::Target;
-use crate::detect::Exchange;
 use crate::facts::{Fact, fact_kind};
 use crate::report::{
     DayTiers, FactSummary, LayerResult, MODEL_CHARS_MAX, MODELS_MAX, ModelUse, QuestionResult, SessionResult, TargetRef,
@@ -21,16 +21,15 @@ pub(crate) struct Models(BTreeMap<(String, Option<String>, Option<String>), u64>
 
 impl Models {
     /// Counts the calls of a session.
-    pub(crate) fn count(&mut self, calls: &[Exchange<'_>]) {
+    pub(crate) fn count(&mut self, calls: &Calls) {
         let cut = |name: &String| name.chars().take(MODEL_CHARS_MAX).collect::<String>();
         let mut said: BTreeMap<_, u64> = BTreeMap::new();
-        for call in calls {
-            let answered = call.response.and_then(|(_, response)| response.model.as_ref());
-            *said.entry((&call.request.provider, call.request.model.as_ref(), answered)).or_default() += 1;
+        for call in calls.iter() {
+            *said.entry((calls.provider(call), calls.asked(call), calls.answered(call))).or_default() += 1;
         }
         // Names are cut once each; some that differ become one.
         for ((provider, asked, answered), calls) in said {
-            *self.0.entry((provider.clone(), asked.map(cut), answered.map(cut))).or_default() += calls;
+            *self.0.entry((provider.to_owned(), asked.map(cut), answered.map(cut))).or_default() += calls;
         }
     }
 

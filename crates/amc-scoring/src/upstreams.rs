@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use amc_core::kinds::Fields;
 use amc_evidence::EventRecord;
 
-use crate::detect::Exchange;
+use crate::calls::Calls;
 use crate::report::Upstream;
 
 /// The providers of each start of the gateway, by position.
@@ -36,14 +36,15 @@ impl<'a> Upstreams<'a> {
     }
 
     /// Counts calls by provider and the base URL that was in force.
-    pub(crate) fn count(&self, calls: &[Exchange<'_>], counts: &mut UpstreamCounts) {
+    pub(crate) fn count(&self, calls: &Calls, counts: &mut UpstreamCounts) {
         let mut found: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
-        for call in calls {
-            let at = self.starts.partition_point(|(index, _)| *index < call.request_record.event.index);
+        for call in calls.iter() {
+            let provider = calls.provider(call);
+            let at = self.starts.partition_point(|(index, _)| *index < call.request.index);
             let named = self.starts[..at].last().and_then(|(_, providers)| {
-                providers.iter().find(|(name, _)| *name == call.request.provider).map(|(_, base_url)| base_url.as_str())
+                providers.iter().find(|(name, _)| name == provider).map(|(_, base_url)| base_url.as_str())
             });
-            *found.entry((&call.request.provider, named)).or_default() += 1;
+            *found.entry((provider, named)).or_default() += 1;
         }
         for ((provider, base_url), calls) in found {
             *counts.0.entry((provider.to_owned(), base_url.map(str::to_owned))).or_default() += calls;
