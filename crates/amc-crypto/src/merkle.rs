@@ -411,16 +411,19 @@ fn multiproof_places(indices: &[u64], size: u64) -> Vec<(u8, u64)> {
     places
 }
 
-/// Indices are strictly ascending and below the size.
-fn check_indices(indices: &[u64], size: u64) -> Result<(), ProofError> {
-    if !indices.is_sorted_by(|a, b| a < b) {
-        return Err(ProofError::OutOfRange("indices are not strictly ascending"));
+/// Indices are strictly ascending and below the size; how many there are.
+fn check_indices(indices: impl Iterator<Item = u64>, size: u64) -> Result<usize, ProofError> {
+    let (mut count, mut least) = (0, 0);
+    for index in indices {
+        if index < least {
+            return Err(ProofError::OutOfRange("indices are not strictly ascending"));
+        }
+        if index >= size {
+            return Err(ProofError::OutOfRange("an index is not below the size"));
+        }
+        (count, least) = (count + 1, index + 1);
     }
-    match indices.last() {
-        None => Err(ProofError::OutOfRange("no indices")),
-        Some(last) if *last >= size => Err(ProofError::OutOfRange("an index is not below the size")),
-        Some(_) => Ok(()),
-    }
+    if count == 0 { Err(ProofError::OutOfRange("no indices")) } else { Ok(count) }
 }
 
 /// The multiproof of many leaves, its hashes in rs_merkle's order.
@@ -428,7 +431,8 @@ fn check_indices(indices: &[u64], size: u64) -> Result<(), ProofError> {
 /// # Errors
 /// When a subtree cannot be read. `indices` must be strictly ascending, at least one, below `size`.
 pub fn multiproof<R: HashReader>(reader: &R, indices: &[u64], size: u64) -> Result<Vec<Digest>, R::Error> {
-    assert!(check_indices(indices, size).is_ok(), "a multiproof is asked for leaves of the tree, in order");
+    let checked = check_indices(indices.iter().copied(), size);
+    assert!(checked.is_ok(), "a multiproof is asked for leaves of the tree, in order");
     let hash_at = |(level, index): (u8, u64)| {
         let start = index << level;
         range_hash(reader, start, size.min(start.saturating_add(1 << level)))
@@ -443,24 +447,26 @@ pub fn multiproof<R: HashReader>(reader: &R, indices: &[u64], size: u64) -> Resu
 /// # Errors
 /// [`ProofError`] when indices, leaves or the number of hashes are not what the tree's shape
 /// demands, or when the root differs.
-pub fn verify_multiproof<L>(
-    indices: &[u64],
+pub fn verify_multiproof<I, L>(
+    indices: I,
     leaves: L,
     size: u64,
     proof: &[Digest],
     root: &Digest,
 ) -> Result<(), ProofError>
 where
+    I: IntoIterator<Item: Borrow<u64>, IntoIter: Clone>,
     L: IntoIterator<Item: Borrow<Digest>, IntoIter: ExactSizeIterator>,
 {
-    check_indices(indices, size)?;
+    let indices = indices.into_iter().map(|index| *index.borrow());
+    let count = check_indices(indices.clone(), size)?;
     let leaves = leaves.into_iter();
-    if leaves.len() != indices.len() {
+    if leaves.len() != count {
         return Err(ProofError::OutOfRange("as many leaves as indices are needed"));
     }
     // The hashes of a level stand together; the next one of each is found by counting them first.
     let mut next = [0; 64];
-    climb(indices.iter().map(|index| (*index, ())), size, |level, _| next[usize::from(level)] += 1, |(), ()| ());
+    climb(indices.clone().map(|index| (index, ())), size, |level, _| next[usize::from(level)] += 1, |(), ()| ());
     let mut wanted = 0;
     for begin in &mut next {
         wanted += std::mem::replace(begin, wanted);
@@ -473,7 +479,7 @@ where
         *at += 1;
         proof[*at - 1]
     };
-    let leaves = indices.iter().copied().zip(leaves.map(|leaf| *leaf.borrow()));
+    let leaves = indices.zip(leaves.map(|leaf| *leaf.borrow()));
     let found = climb(leaves, size, given, |left, right| node_hash(&left, &right));
     if found.as_ref() == Some(root) { Ok(()) } else { Err(ProofError::WrongRoot) }
 }

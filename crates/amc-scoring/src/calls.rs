@@ -2,9 +2,10 @@
 //! busy day has very many.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::num::NonZeroU32;
 
-use amc_core::kinds::{CallOutcome, LlmRequest, LlmResponse, Usage};
+use amc_core::kinds::{CallOutcome, LlmRequest, LlmResponse};
 use amc_core::{Digest, Tier};
 use amc_evidence::EventRecord;
 
@@ -22,48 +23,88 @@ impl From<&EventRecord> for Point {
     }
 }
 
-/// A call: the request and the last answer to it.
+/// A call: the request and the last answer to it. A bundle may hold half a million, so it is kept small: names, prompts and
+/// versions are numbers, and of the tokens only their sum is asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    /// The request's event.
-    pub(crate) request: Point,
-    /// Its id as a number, to tell that an answer names it.
-    id: u64,
+    request_index: u64,
+    request_ns: i64,
+    answer_index: u64,
+    answer_ns: i64,
+    first_byte_us: u64,
+    tokens: u64,
+    /// The request's id as a number, to tell that an answer names it.
+    id: u32,
     provider: u32,
-    model: Option<u32>,
-    system_prompt: Option<u32>,
-    pub(crate) config_version: u64,
-    pub(crate) is_stream: bool,
-    pub(crate) offers_tools: bool,
-    pub(crate) answer: Option<Answer>,
+    version: u32,
+    asked: Option<NonZeroU32>,
+    answered: Option<NonZeroU32>,
+    system_prompt: Option<NonZeroU32>,
+    status: u16,
+    request_tier: Tier,
+    answer_tier: Tier,
+    /// How it ended, where it was answered.
+    outcome: Option<CallOutcome>,
+    /// What it is, as bits.
+    is: u8,
 }
 
-/// An answer to a call.
-#[derive(Debug, Clone)]
-pub(crate) struct Answer {
-    pub(crate) event: Point,
-    model: Option<u32>,
-    outcome: CallOutcome,
-    status: u16,
-    pub(crate) first_byte_us: u64,
-    pub(crate) usage: Option<Usage>,
-    pub(crate) calls_tools: bool,
-}
+const STREAM: u8 = 1;
+const OFFERS_TOOLS: u8 = 2;
+const CALLS_TOOLS: u8 = 4;
+const HAS_USAGE: u8 = 8;
+
+const _: () = assert!(size_of::<Call>() <= 80);
 
 impl Call {
-    /// Whether the answer arrived whole, whatever its status.
+    /// Whether there is an answer, and it arrived whole, whatever its status.
     pub(crate) fn is_complete(&self) -> bool {
-        self.answer.as_ref().is_some_and(|answer| answer.outcome == CallOutcome::Complete)
+        self.outcome == Some(CallOutcome::Complete)
     }
 
     /// Whether it arrived whole and with a status of success.
     pub(crate) fn is_good(&self) -> bool {
-        self.is_complete() && self.answer.as_ref().is_some_and(|answer| (200..300).contains(&answer.status))
+        self.is_complete() && (200..300).contains(&self.status)
+    }
+
+    const fn is(&self, bit: u8) -> bool {
+        self.is & bit != 0
+    }
+
+    /// Whether a stream was asked for.
+    pub(crate) const fn is_stream(&self) -> bool {
+        self.is(STREAM)
+    }
+
+    /// Whether the request offers tools.
+    pub(crate) const fn offers_tools(&self) -> bool {
+        self.is(OFFERS_TOOLS)
+    }
+
+    /// Whether the answer calls a tool.
+    pub(crate) const fn calls_tools(&self) -> bool {
+        self.is(CALLS_TOOLS)
+    }
+
+    /// The request's event.
+    pub(crate) const fn request(&self) -> Point {
+        Point { index: self.request_index, wall_ns: self.request_ns, tier: self.request_tier }
     }
 
     /// Its events.
     pub(crate) fn points(&self) -> Vec<Point> {
-        [Some(self.request), self.answer.as_ref().map(|answer| answer.event)].into_iter().flatten().collect()
+        let answer = Point { index: self.answer_index, wall_ns: self.answer_ns, tier: self.answer_tier };
+        [Some(self.request()), self.outcome.map(|_| answer)].into_iter().flatten().collect()
+    }
+
+    /// From the call's beginning to the first byte of its answer.
+    pub(crate) const fn first_byte_us(&self) -> u64 {
+        self.first_byte_us
+    }
+
+    /// Tokens in and out, where the provider counted them.
+    pub(crate) fn tokens(&self) -> Option<u64> {
+        self.is(HAS_USAGE).then_some(self.tokens)
     }
 }
 
@@ -73,72 +114,87 @@ pub(crate) struct Calls {
     list: Vec<Call>,
     names: Interned<String>,
     prompts: Interned<Digest>,
+    versions: Interned<u64>,
 }
 
 impl Calls {
+    /// With room for so many, so that they need not move as they become more.
+    pub(crate) fn with_room(calls: usize) -> Self {
+        Calls { list: Vec::with_capacity(calls), ..Calls::default() }
+    }
+
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Call> {
         self.list.iter()
     }
 
     pub(crate) fn provider(&self, call: &Call) -> &str {
-        &self.names.all[call.provider as usize]
+        self.names.value(call.provider)
     }
 
     /// The model that was asked for.
     pub(crate) fn asked(&self, call: &Call) -> Option<&String> {
-        call.model.map(|model| &self.names.all[model as usize])
+        call.asked.map(|model| self.names.value(model.get()))
     }
 
     /// The model that answered.
     pub(crate) fn answered(&self, call: &Call) -> Option<&String> {
-        call.answer.as_ref()?.model.map(|model| &self.names.all[model as usize])
+        call.answered.map(|model| self.names.value(model.get()))
     }
 
     pub(crate) fn system_prompt(&self, call: &Call) -> Option<Digest> {
-        call.system_prompt.map(|prompt| self.prompts.all[prompt as usize])
+        call.system_prompt.map(|prompt| *self.prompts.value(prompt.get()))
+    }
+
+    /// The version of the gateway's configuration.
+    pub(crate) fn config_version(&self, call: &Call) -> u64 {
+        *self.versions.value(call.version)
     }
 
     /// A request; each comes after the one before.
     pub(crate) fn request(&mut self, record: &EventRecord, request: &LlmRequest) {
-        let provider = self.names.number(&request.provider);
-        let model = request.model.as_ref().map(|model| self.names.number(model));
-        let system_prompt = request.system_prompt_sha256.map(|prompt| self.prompts.number(&prompt));
+        let Point { index, wall_ns, tier } = record.into();
         self.list.push(Call {
-            request: record.into(),
+            request_index: index,
+            request_ns: wall_ns,
+            answer_index: 0,
+            answer_ns: 0,
+            first_byte_us: 0,
+            tokens: 0,
             id: number_of(&request.request_id),
-            provider,
-            model,
-            system_prompt,
-            config_version: request.config_version,
-            is_stream: request.stream,
-            offers_tools: request.tools_offered > 0,
-            answer: None,
+            provider: self.names.number(&request.provider).get(),
+            version: self.versions.number(&request.config_version).get(),
+            asked: request.model.as_ref().map(|model| self.names.number(model)),
+            answered: None,
+            system_prompt: request.system_prompt_sha256.map(|prompt| self.prompts.number(&prompt)),
+            status: 0,
+            request_tier: tier,
+            answer_tier: tier,
+            outcome: None,
+            is: when(request.stream, STREAM) | when(request.tools_offered > 0, OFFERS_TOOLS),
         });
     }
 
     /// An answer. They come after their request, later attempts after earlier ones.
     pub(crate) fn answer(&mut self, record: &EventRecord, response: &LlmResponse) {
-        let place = self.list.binary_search_by_key(&response.request_index, |call| call.request.index);
+        let place = self.list.binary_search_by_key(&response.request_index, |call| call.request_index);
         let id = number_of(&response.request_id);
-        let Some(at) = place.ok().filter(|at| self.list[*at].id == id) else { return };
-        let model = response.model.as_ref().map(|model| self.names.number(model));
-        self.list[at].answer = Some(Answer {
-            event: record.into(),
-            model,
-            outcome: response.outcome,
-            status: response.status,
-            first_byte_us: response.first_byte_us,
-            usage: response.usage,
-            calls_tools: response.tool_calls > 0,
-        });
+        let Some(call) = place.ok().map(|at| &mut self.list[at]).filter(|call| call.id == id) else { return };
+        let Point { index, wall_ns, tier } = record.into();
+        (call.answer_index, call.answer_ns, call.answer_tier) = (index, wall_ns, tier);
+        (call.outcome, call.status, call.first_byte_us) =
+            (Some(response.outcome), response.status, response.first_byte_us);
+        call.answered = response.model.as_ref().map(|model| self.names.number(model));
+        call.is &= STREAM | OFFERS_TOOLS;
+        call.is |= when(response.tool_calls > 0, CALLS_TOOLS) | when(response.usage.is_some(), HAS_USAGE);
+        call.tokens = response.usage.map_or(0, |usage| usage.input_tokens.saturating_add(usage.output_tokens));
     }
 }
 
-/// Every value once.
+/// Every value once, numbered from 1.
 #[derive(Debug)]
 struct Interned<T> {
     all: Vec<T>,
-    numbers: HashMap<T, u32>,
+    numbers: HashMap<T, NonZeroU32>,
 }
 
 impl<T> Default for Interned<T> {
@@ -147,20 +203,30 @@ impl<T> Default for Interned<T> {
     }
 }
 
-impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
-    fn number(&mut self, value: &T) -> u32 {
+impl<T: Clone + Eq + Hash> Interned<T> {
+    fn number(&mut self, value: &T) -> NonZeroU32 {
         if let Some(number) = self.numbers.get(value) {
             return *number;
         }
-        let number = u32::try_from(self.all.len()).expect("a log in memory has fewer names");
         self.all.push(value.clone());
+        let number = u32::try_from(self.all.len()).ok().and_then(NonZeroU32::new);
+        let number = number.expect("a log in memory has fewer names, and this is at least the first");
         self.numbers.insert(value.clone(), number);
         number
     }
+
+    fn value(&self, number: u32) -> &T {
+        &self.all[number as usize - 1]
+    }
 }
 
-fn number_of(id: &str) -> u64 {
+const fn when(holds: bool, bit: u8) -> u8 {
+    if holds { bit } else { 0 }
+}
+
+fn number_of(id: &str) -> u32 {
     let mut number = DefaultHasher::new();
     id.hash(&mut number);
-    number.finish()
+    // The lower half: an answer that names its request's place and not its id is what this tells.
+    number.finish() as u32
 }

@@ -13,7 +13,7 @@ use amc_core::kinds::{
 use amc_evidence::EventRecord;
 
 use crate::bank::Limits;
-use crate::calls::{Calls, Point};
+use crate::calls::{Call, Calls, Point};
 use crate::coalesce::Collector;
 use crate::configs::Configs;
 use crate::correlate::{Judged, Worth};
@@ -239,35 +239,35 @@ impl<'a> Found<'_, 'a, '_> {
     fn call_facts(&mut self, calls: &Calls, configs: &Configs<'_>) {
         let mut recovering: BTreeMap<&str, u64> = BTreeMap::new();
         for call in calls.iter().filter(|call| call.is_good()) {
-            let newest = recovering.entry(calls.provider(call)).or_insert(call.request.index);
-            *newest = call.request.index.max(*newest);
+            let newest = recovering.entry(calls.provider(call)).or_insert(call.request().index);
+            *newest = call.request().index.max(*newest);
         }
         let registered = self.registered().filter(|(_, registered)| !registered.system_prompts.is_empty());
         for call in calls.iter() {
             let points = call.points();
             self.add("llm.exchange", call.is_complete(), &points);
-            let index = call.request.index;
-            match configs.gateway_signed_at(index, call.config_version) {
-                Some(load) => self.add("llm.route_signed", true, &[call.request, load.record.into()]),
-                None => self.add("llm.route_signed", false, &[call.request]),
+            let index = call.request().index;
+            match configs.gateway_signed_at(index, calls.config_version(call)) {
+                Some(load) => self.add("llm.route_signed", true, &[call.request(), load.record.into()]),
+                None => self.add("llm.route_signed", false, &[call.request()]),
             }
             let prompt = calls.system_prompt(call);
             if let (Some((record, registered)), Some(prompt)) = (&registered, prompt) {
                 let known = registered.system_prompts.contains(&prompt);
-                self.add("llm.system_prompt_registered", known, &[call.request, (*record).into()]);
+                self.add("llm.system_prompt_registered", known, &[call.request(), (*record).into()]);
             }
-            self.add("llm.system_prompt_present", prompt.is_some(), &[call.request]);
-            if call.is_stream {
+            self.add("llm.system_prompt_present", prompt.is_some(), &[call.request()]);
+            if call.is_stream() {
                 self.add("llm.stream_complete", call.is_complete(), &points);
             }
             if !call.is_good() {
                 let recovered = recovering.get(calls.provider(call)).is_some_and(|good| *good > index);
                 self.add("llm.error_recovered", recovered, &points);
             }
-            if let Some(answer) = call.answer.as_ref().filter(|_| call.is_good()) {
-                self.add("llm.usage_recorded", answer.usage.is_some(), &points);
-                if answer.calls_tools {
-                    self.add("llm.tool_calls_offered", call.offers_tools, &points);
+            if call.is_good() {
+                self.add("llm.usage_recorded", call.tokens().is_some(), &points);
+                if call.calls_tools() {
+                    self.add("llm.tool_calls_offered", call.offers_tools(), &points);
                 }
                 if let (Some(asked), Some(answered)) = (calls.asked(call), calls.answered(call)) {
                     self.add("llm.model_as_asked", is_model(asked, answered), &points);
@@ -277,26 +277,25 @@ impl<'a> Found<'_, 'a, '_> {
     }
 
     fn measured_facts(&mut self, calls: &Calls, limits: &Limits) {
-        let answered: Vec<_> =
-            calls.iter().filter(|call| call.is_complete()).filter_map(|call| call.answer.as_ref()).collect();
         let (Some(first), Some(last)) = (calls.iter().next(), calls.iter().next_back()) else { return };
-        let ends = [first.request, last.request];
+        let ends = [first.request(), last.request()];
         let failed = calls.iter().filter(|call| !call.is_good()).count() as u64;
         let total = calls.iter().len() as u64;
         self.add("error_rate.session", failed * 10_000 <= total * u64::from(limits.error_rate_bp_max), &ends);
-        if !answered.is_empty() {
+        let answered = || calls.iter().filter(|call| call.is_complete());
+        let whole = answered().count() as u64;
+        if whole > 0 {
             let limit_us = limits.first_byte_ms_max.saturating_mul(1_000);
-            let quick = answered.iter().filter(|answer| answer.first_byte_us <= limit_us).count() as u64;
+            let quick = answered().filter(|call| call.first_byte_us() <= limit_us).count() as u64;
             let share = u64::from(limits.first_byte_share_bp_min);
-            self.add("latency.session", quick * 10_000 >= answered.len() as u64 * share, &ends);
+            self.add("latency.session", quick * 10_000 >= whole * share, &ends);
         }
-        let good = calls.iter().filter(|call| call.is_good()).filter_map(|call| call.answer.as_ref());
-        let used: Option<Vec<_>> = good.map(|answer| answer.usage).collect();
-        if let Some(used) = used.filter(|used| !used.is_empty()) {
-            let tokens = used
-                .iter()
-                .fold(0u64, |sum, usage| sum.saturating_add(usage.input_tokens).saturating_add(usage.output_tokens));
-            self.add("budget.session", tokens <= limits.session_tokens_max, &ends);
+        let mut good = calls.iter().filter(|call| call.is_good()).peekable();
+        if good.peek().is_some() {
+            let add = |sum: u64, call: &Call| Some(sum.saturating_add(call.tokens()?));
+            if let Some(tokens) = good.try_fold(0u64, add) {
+                self.add("budget.session", tokens <= limits.session_tokens_max, &ends);
+            }
         }
     }
 
@@ -306,7 +305,7 @@ impl<'a> Found<'_, 'a, '_> {
             self.add("llm.lease_only", false, &[*record]);
         }
         if let Some(call) = calls.iter().next().filter(|_| own_keys.is_empty()) {
-            self.add("llm.lease_only", true, &[self.opening().into(), call.request]);
+            self.add("llm.lease_only", true, &[self.opening().into(), call.request()]);
         }
     }
 

@@ -70,6 +70,11 @@ struct Held {
 }
 
 impl Held {
+    /// With room for so many calls.
+    fn for_calls(calls: usize) -> Self {
+        Held { calls: Calls::with_room(calls), ..Held::default() }
+    }
+
     /// Takes the next event; calls are held as they are too where `correlated`, which compares them with what the agent
     /// said of them.
     fn push(&mut self, record: EventRecord, correlated: bool) {
@@ -154,7 +159,8 @@ impl<'k> Judge<'k> {
             Cow::Borrowed(event) => lean(event),
             Cow::Owned(event) => without_bytes(event.into_inner()),
         };
-        self.open.entry(session).or_default().push(record, self.correlated.contains(&session));
+        let held = self.open.entry(session).or_insert_with(|| Held::for_calls(place.calls));
+        held.push(record, self.correlated.contains(&session));
         if index == place.last_index
             && let Some(held) = self.open.remove(&session)
         {

@@ -81,6 +81,8 @@ pub(crate) struct Place {
     pub(crate) previous: Option<SessionId>,
     /// Whether the agent said something of its calls.
     pub(crate) has_traces: bool,
+    /// How many calls it made.
+    pub(crate) calls: usize,
 }
 
 /// The openings of the sessions that a run covers, by position.
@@ -130,6 +132,7 @@ struct Noted {
     last_index: u64,
     previous: Option<(u64, SessionId)>,
     has_traces: bool,
+    calls: usize,
 }
 
 impl Noted {
@@ -144,6 +147,7 @@ impl Noted {
             last_index: self.last_index,
             previous,
             has_traces: self.has_traces,
+            calls: self.calls,
         })
     }
 }
@@ -255,6 +259,7 @@ impl<'a> Selector<'a> {
                 seen.previous = Some((index, continues.previous));
             }
             Some(Fields::TraceLines(_)) => seen.has_traces = true,
+            Some(Fields::LlmRequest(_)) => seen.calls += 1,
             // Of no session by the monitor's rules; where one has them all the same, they say what they say anywhere.
             Some(
                 Fields::LogOpened(_)

@@ -40,7 +40,7 @@ impl<'a> Upstreams<'a> {
         let mut found: BTreeMap<(&str, Option<&str>), u64> = BTreeMap::new();
         for call in calls.iter() {
             let provider = calls.provider(call);
-            let at = self.starts.partition_point(|(index, _)| *index < call.request.index);
+            let at = self.starts.partition_point(|(index, _)| *index < call.request().index);
             let named = self.starts[..at].last().and_then(|(_, providers)| {
                 providers.iter().find(|(name, _)| name == provider).map(|(_, base_url)| base_url.as_str())
             });

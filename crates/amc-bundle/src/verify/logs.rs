@@ -60,11 +60,53 @@ pub(super) struct LogEvents {
     /// In log order; of the evidence log only those outside of sessions, and of kinds that concern logs and keys.
     pub(super) events: Vec<VerifiedEvent>,
     /// The index of every event.
-    pub(super) indices: Vec<u64>,
+    pub(super) indices: Indices,
     /// What was seen of every event.
     pub(super) seen: Vec<SeenHash>,
     /// The tier of every event.
     tiers: Vec<Tier>,
+}
+
+/// Ascending indices, each run of neighbours once.
+#[derive(Debug, Default)]
+pub(super) struct Indices {
+    /// The first of each run, and how many come before it.
+    runs: Vec<(u64, usize)>,
+    len: usize,
+    last: Option<u64>,
+}
+
+impl Indices {
+    /// How many.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    const fn last(&self) -> Option<u64> {
+        self.last
+    }
+
+    /// Appends one that is above the last.
+    fn push(&mut self, index: u64) {
+        if self.last.is_none_or(|last| last + 1 != index) {
+            self.runs.push((index, self.len));
+        }
+        (self.len, self.last) = (self.len + 1, Some(index));
+    }
+
+    /// Which one it is, where it is here.
+    fn position(&self, index: u64) -> Option<usize> {
+        let run = self.runs.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
+        let (first, before) = self.runs[run];
+        let ends = self.runs.get(run + 1).map_or(self.len, |(_, before)| *before);
+        let at = before + usize::try_from(index - first).ok()?;
+        (at < ends).then_some(at)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u64> + Clone {
+        let ends = self.runs.iter().skip(1).map(|(_, before)| *before).chain([self.len]);
+        self.runs.iter().zip(ends).flat_map(|((first, before), end)| *first..*first + (end - *before) as u64)
+    }
 }
 
 /// Whether an event of the evidence log is held while its bundle is verified.
@@ -86,14 +128,13 @@ fn is_held(record: &EventRecord) -> bool {
 impl LogEvents {
     pub(super) fn new(pinned: &VerifierKey, role: Role, member: &'static str) -> Self {
         let keys = KeyHistory::pinned(pinned.public());
-        let (events, indices, seen, tiers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (events, indices, seen, tiers) = (Vec::new(), Indices::default(), Vec::new(), Vec::new());
         LogEvents { pinned: pinned.clone(), role, member, keys, events, indices, seen, tiers }
     }
 
     /// Makes room for as many events as so many bytes may hold; room that is not used costs nothing.
     pub(super) fn with_room(mut self, bytes: u64) -> Self {
         let room = room_for(bytes);
-        self.indices.reserve(room);
         self.seen.reserve(room);
         self.tiers.reserve(room);
         self
@@ -101,7 +142,7 @@ impl LogEvents {
 
     /// The tier of the event at this index, where it is here.
     pub(super) fn tier_of(&self, index: u64) -> Option<Tier> {
-        self.indices.binary_search(&index).ok().map(|at| self.tiers[at])
+        self.indices.position(index).map(|at| self.tiers[at])
     }
 
     pub(super) fn origin(&self) -> &str {
@@ -213,7 +254,7 @@ impl LogEvents {
         findings: &mut Vec<Finding>,
     ) -> Result<(), Stop> {
         let index = record.event.index;
-        if let (Some(last), Some(seen)) = (self.indices.last().copied(), self.seen.last()) {
+        if let (Some(last), Some(seen)) = (self.indices.last(), self.seen.last()) {
             if index <= last {
                 let what = format!("it stands after event {last}; events are ascending, each once");
                 let finding = Finding::error(FindingCode::EventOutOfOrder, self.subject(index), what);
@@ -269,12 +310,12 @@ impl LogEvents {
                 continue;
             }
             let signed_after = self.indices.iter().find(|index| {
-                **index >= revocation.from_index && self.keys.key_at(**index).to_digest() == revocation.public
+                *index >= revocation.from_index && self.keys.key_at(*index).to_digest() == revocation.public
             });
             let what = format!("its key was revoked from event {} on: {}", revocation.from_index, revocation.reason);
             let newest = size.saturating_sub(1);
             if let Some(index) = signed_after {
-                findings.push(Finding::error(FindingCode::KeyRevoked, self.subject(*index), what));
+                findings.push(Finding::error(FindingCode::KeyRevoked, self.subject(index), what));
             } else if newest >= revocation.from_index && self.keys.key_at(newest).to_digest() == revocation.public {
                 // Its events beyond that index are not here; the checkpoint over them is signed by that key.
                 findings.push(Finding::error(FindingCode::KeyRevoked, self.subject(newest), what));
@@ -294,7 +335,7 @@ impl LogEvents {
         let (size, root) = (checkpoint.checkpoint.size, &checkpoint.checkpoint.root);
         let failed = match read_proof(proof) {
             Ok(hashes) => {
-                verify_multiproof(&self.indices, leaves, size, &hashes, root).err().map(|error| error.to_string())
+                verify_multiproof(self.indices.iter(), leaves, size, &hashes, root).err().map(|error| error.to_string())
             }
             Err(error) => Some(error.to_string()),
         };
@@ -326,4 +367,25 @@ pub(super) fn check_checkpoint(
     let cosigned = Unverified::new(note).verify(policy).map_err(|error| refuse(error.to_string()))?;
     let found = &cosigned.checkpoint.origin;
     if found == origin { Ok(cosigned) } else { Err(refuse(format!("it is a checkpoint of {found}, not of {origin}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_are_kept_as_runs() {
+        let all = [0, 1, 2, 7, 9, 10, u64::MAX - 1];
+        let mut indices = Indices::default();
+        assert_eq!((indices.len(), indices.last(), indices.position(0), indices.iter().count()), (0, None, None, 0));
+        all.iter().for_each(|index| indices.push(*index));
+        assert_eq!(indices.iter().collect::<Vec<_>>(), all);
+        assert_eq!((indices.len(), indices.last(), indices.runs.len()), (7, Some(u64::MAX - 1), 4));
+        for (at, index) in all.iter().enumerate() {
+            assert_eq!(indices.position(*index), Some(at));
+        }
+        for missing in [3, 6, 8, 11, u64::MAX] {
+            assert_eq!(indices.position(missing), None, "{missing}");
+        }
+    }
 }
