@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::num::NonZeroU32;
 
-use amc_core::kinds::{CallOutcome, LlmRequest, LlmResponse};
+use amc_core::kinds::{AgentKeyIgnored, CallOutcome, LlmRequest, LlmResponse};
 use amc_core::{Digest, Tier};
 use amc_evidence::EventRecord;
 
@@ -112,6 +112,8 @@ impl Call {
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     list: Vec<Call>,
+    /// Keys of its own that the agent sent, and to which provider.
+    own_keys: Vec<(Point, u32)>,
     names: Interned<String>,
     prompts: Interned<Digest>,
     versions: Interned<u64>,
@@ -148,6 +150,16 @@ impl Calls {
     /// The version of the gateway's configuration.
     pub(crate) fn config_version(&self, call: &Call) -> u64 {
         *self.versions.value(call.version)
+    }
+
+    /// Keys of its own that the agent sent, with the provider that they came for.
+    pub(crate) fn own_keys(&self) -> impl Iterator<Item = (Point, &str)> {
+        self.own_keys.iter().map(|(point, provider)| (*point, self.names.value(*provider).as_str()))
+    }
+
+    /// A key of its own that the agent sent.
+    pub(crate) fn own_key(&mut self, record: &EventRecord, ignored: &AgentKeyIgnored) {
+        self.own_keys.push((record.into(), self.names.number(&ignored.provider).get()));
     }
 
     /// A request; each comes after the one before.
@@ -224,9 +236,10 @@ const fn when(holds: bool, bit: u8) -> u8 {
     if holds { bit } else { 0 }
 }
 
+/// What tells an answer that names its request's place and not its id.
 fn number_of(id: &str) -> u32 {
     let mut number = DefaultHasher::new();
     id.hash(&mut number);
-    // The lower half: an answer that names its request's place and not its id is what this tells.
-    number.finish() as u32
+    let [a, b, c, d, ..] = number.finish().to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }

@@ -3,11 +3,11 @@
 //! Each detector looks at one counted session. The numbers beside the ids in
 //! [`FACTS`](crate::facts::FACTS) are the versions of these rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use amc_core::Tier;
 use amc_core::kinds::{
-    AgentKeyIgnored, AgentRegistered, ConfigState, Fields, ProcessOutput, SessionChannel, SessionPurpose, Stream,
+    AgentRegistered, ConfigState, EgressTunnel, Fields, ProcessOutput, SessionChannel, SessionPurpose, Stream,
     TraceAbout,
 };
 use amc_evidence::EventRecord;
@@ -39,6 +39,7 @@ pub(crate) struct Whole<'s, 'a> {
     /// All but those that say what the agent printed, and save where correlation needs them its calls.
     pub(crate) records: &'a [EventRecord],
     pub(crate) output: &'a Output,
+    pub(crate) egress: &'a Egress,
     pub(crate) position: usize,
     pub(crate) last_index: u64,
 }
@@ -67,6 +68,33 @@ impl Output {
     }
 }
 
+/// What the egress proxy saw in a session.
+#[derive(Debug, Default)]
+pub(crate) struct Egress {
+    /// Connections that it refused.
+    pub(crate) blocked: Vec<Point>,
+    /// The first and the last that it let through.
+    passed: Option<(Point, Point)>,
+    /// Hosts that the agent reached.
+    pub(crate) hosts: BTreeSet<String>,
+}
+
+impl Egress {
+    /// A connection that was refused.
+    pub(crate) fn block(&mut self, record: &EventRecord) {
+        self.blocked.push(record.into());
+    }
+
+    /// A connection that passed.
+    pub(crate) fn pass(&mut self, record: &EventRecord, tunnel: &EgressTunnel) {
+        let (first, _) = self.passed.unwrap_or((record.into(), record.into()));
+        self.passed = Some((first, record.into()));
+        if !self.hosts.contains(&tunnel.host) {
+            self.hosts.insert(tunnel.host.clone());
+        }
+    }
+}
+
 /// All facts of a session that counts.
 pub(crate) fn detect(
     whole: Whole<'_, '_>,
@@ -75,11 +103,11 @@ pub(crate) fn detect(
     lines: &[Judged<'_>],
     facts: &mut Collector,
 ) {
-    let Whole { session, records, output, position, last_index } = whole;
+    let Whole { session, records, output, egress, position, last_index } = whole;
     if !session.counted() {
         return;
     }
-    let mut found = Found { session, records, output, position, last_index, facts };
+    let mut found = Found { session, records, output, egress, position, last_index, facts };
     match session.open.purpose {
         SessionPurpose::Agent => {
             found.session_facts();
@@ -99,6 +127,7 @@ struct Found<'s, 'a, 'f> {
     session: &'s Session,
     records: &'a [EventRecord],
     output: &'a Output,
+    egress: &'a Egress,
     position: usize,
     last_index: u64,
     facts: &'f mut Collector,
@@ -300,11 +329,10 @@ impl<'a> Found<'_, 'a, '_> {
     }
 
     fn key_facts(&mut self, calls: &Calls) {
-        let own_keys: Vec<_> = own_keys(self.records).map(|(record, _)| record).collect();
-        for record in &own_keys {
-            self.add("llm.lease_only", false, &[*record]);
+        for (point, _) in calls.own_keys() {
+            self.add("llm.lease_only", false, &[point]);
         }
-        if let Some(call) = calls.iter().next().filter(|_| own_keys.is_empty()) {
+        if let Some(call) = calls.iter().next().filter(|_| calls.own_keys().next().is_none()) {
             self.add("llm.lease_only", true, &[self.opening().into(), call.request()]);
         }
     }
@@ -342,13 +370,10 @@ impl<'a> Found<'_, 'a, '_> {
     /// What the egress proxy saw. That nothing else was possible is not said here: a proxy that an
     /// agent may pass by denies nothing, so `egress.default_deny` comes with the sandbox.
     fn egress_facts(&mut self) {
-        let all = self.records.iter();
-        let blocked: Vec<_> = egress_blocked(self.records).collect();
-        let tunnels: Vec<_> = all.filter(|record| matches!(record.fields, Some(Fields::EgressTunnel(_)))).collect();
-        match (blocked.as_slice(), tunnels.as_slice()) {
-            ([], []) => {}
-            ([], [only]) => self.add("egress.allowed_only", true, &[*only]),
-            ([], [first, .., last]) => self.add("egress.allowed_only", true, &[*first, *last]),
+        let Egress { blocked, passed, .. } = self.egress;
+        match (blocked.as_slice(), passed) {
+            ([], None) => {}
+            ([], Some((first, last))) => self.add("egress.allowed_only", true, &[*first, *last]),
             (blocked, _) => self.add("egress.allowed_only", false, blocked),
         }
     }
@@ -370,30 +395,9 @@ impl<'a> Found<'_, 'a, '_> {
     }
 }
 
-/// The connections that the egress proxy refused in this session.
-pub fn egress_blocked(records: &[EventRecord]) -> impl Iterator<Item = &EventRecord> {
-    records.iter().filter(|record| matches!(record.fields, Some(Fields::EgressBlocked(_))))
-}
-
-/// Hosts that the agent reached through the egress proxy in this session.
-pub fn egress_hosts(records: &[EventRecord]) -> impl Iterator<Item = &str> {
-    records.iter().filter_map(|record| match &record.fields {
-        Some(Fields::EgressTunnel(tunnel)) => Some(tunnel.host.as_str()),
-        _ => None,
-    })
-}
-
 /// Whether two sessions were open at the same time.
 const fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
     a.0 < b.1 && b.0 < a.1
-}
-
-/// The keys of its own that the agent sent in this session.
-pub fn own_keys(records: &[EventRecord]) -> impl Iterator<Item = (&EventRecord, &AgentKeyIgnored)> {
-    records.iter().filter_map(|record| match &record.fields {
-        Some(Fields::AgentKeyIgnored(ignored)) => Some((record, ignored)),
-        _ => None,
-    })
 }
 
 fn names_a_secret(name: &str) -> bool {

@@ -9,11 +9,11 @@ use amc_core::{AgentId, Finding, FindingCode, SessionId};
 use amc_evidence::{EventRecord, VerifiedEvent};
 
 use crate::bank::Limits;
-use crate::calls::Calls;
+use crate::calls::{Calls, Point};
 use crate::coalesce::Collector;
 use crate::configs::Configs;
 use crate::correlate::{Correlated, Keys};
-use crate::detect::{self, Ground, Output, Whole};
+use crate::detect::{self, Egress, Ground, Output, Whole};
 use crate::select::{Selected, lean, without_bytes};
 use crate::sessions::{Session, Sessions, Surroundings};
 use crate::summary::Models;
@@ -67,6 +67,7 @@ struct Held {
     records: Vec<EventRecord>,
     calls: Calls,
     output: Output,
+    egress: Egress,
 }
 
 impl Held {
@@ -82,7 +83,12 @@ impl Held {
         match &record.fields {
             Some(Fields::LlmRequest(request)) => self.calls.request(&record, request),
             Some(Fields::LlmResponse(response)) => self.calls.answer(&record, response),
+            Some(Fields::AgentKeyIgnored(ignored)) => return self.calls.own_key(&record, ignored),
+            Some(Fields::EgressBlocked(_)) => return self.egress.block(&record),
+            Some(Fields::EgressTunnel(tunnel)) => return self.egress.pass(&record, tunnel),
             Some(Fields::ProcessOutput(_)) => return self.output.take(record),
+            // Nothing is asked of these.
+            Some(Fields::UpstreamAttempt(_) | Fields::WebSocketClosed(_)) => return,
             _ => return self.records.push(record),
         }
         if correlated {
@@ -225,30 +231,31 @@ impl<'k> Judge<'k> {
         held: &Held,
         previous: Option<SessionId>,
     ) {
-        let (known, Held { records, calls, output, .. }) = (&self.known, held);
+        let (known, Held { records, calls, output, egress, .. }) = (&self.known, held);
         let mut lines = Vec::new();
         if session.is_work() {
             known.upstreams.count(calls, &mut self.judged.upstreams);
             self.judged.models.count(calls);
-            self.judged.past_gateway |= detect::egress_hosts(records).any(|host| known.upstreams.is_host(host));
+            self.judged.past_gateway |= egress.hosts.iter().any(|host| known.upstreams.is_host(host));
             let previous = previous.and_then(|id| Some((id, self.kept.get(&id)?.as_slice())));
             lines = self.judged.correlated.judge(known.agent, known.keys, &session, records, previous);
         }
         let ground = Ground { configs: known.configs, limits: known.limits, work: &self.work };
-        let whole = Whole { session: &session, records, output, position, last_index };
+        let whole = Whole { session: &session, records, output, egress, position, last_index };
         detect::detect(whole, ground, calls, &lines, &mut self.facts);
         if session.is_work() {
-            self.egress_finding(&session, records);
-            self.own_keys(position, records);
+            self.egress_finding(&session, egress);
+            for (point, provider) in calls.own_keys() {
+                note_own_key(&mut self.judged.own_keys, provider, position, point.index);
+            }
         }
         self.list[position] = Some(session);
     }
 
     /// A finding about connections that the egress proxy refused.
-    fn egress_finding(&mut self, session: &Session, records: &[EventRecord]) {
-        let mut blocked = detect::egress_blocked(records);
-        let Some(first) = blocked.next().map(|record| record.event.index) else { return };
-        let count = 1 + blocked.count() as u64;
+    fn egress_finding(&mut self, session: &Session, egress: &Egress) {
+        let Some(Point { index: first, .. }) = egress.blocked.first() else { return };
+        let count = egress.blocked.len() as u64;
         self.judged.egress_blocked += count;
         let what = format!(
             "the agent of session {} (number {}) tried {count} connection(s) that are not allowed; the events say which",
@@ -256,12 +263,6 @@ impl<'k> Judge<'k> {
         );
         let subject = format!("evidence#{first}");
         self.judged.findings.push(Finding::warn(FindingCode::NetworkEgressBlocked, subject, what));
-    }
-
-    fn own_keys(&mut self, session: usize, records: &[EventRecord]) {
-        for (record, ignored) in detect::own_keys(records) {
-            note_own_key(&mut self.judged.own_keys, &ignored.provider, session, record.event.index);
-        }
     }
 
     /// What all of them gave, and the facts.

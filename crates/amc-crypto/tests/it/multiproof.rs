@@ -182,10 +182,10 @@ fn flipped_and_swapped_hashes() {
 fn enormous_sizes_are_checked_at_once() {
     for size in [1 << 32, (1 << 53) + 1, 1 << 63, u64::MAX] {
         for index in [0, size / 2, size - 1] {
-            let verdict = verify_multiproof(&[index], [leaf_hash(b"x")], size, &[], &leaf_hash(b"x"));
+            let verdict = verify_multiproof([index], [leaf_hash(b"x")], size, &[], &leaf_hash(b"x"));
             let Err(ProofError::WrongLength { wanted, .. }) = verdict else { panic!("{size}: {verdict:?}") };
             let proof = vec![leaf_hash(b"y"); wanted];
-            let verdict = verify_multiproof(&[index], [leaf_hash(b"x")], size, &proof, &leaf_hash(b"x"));
+            let verdict = verify_multiproof([index], [leaf_hash(b"x")], size, &proof, &leaf_hash(b"x"));
             assert_eq!(verdict, Err(ProofError::WrongRoot), "{index} of {size}");
         }
     }
