@@ -10,7 +10,7 @@ use crate::rig::{Rig, chat};
 use crate::upstream::{PATIENCE, Upstream, json};
 
 /// Short, for what never comes.
-const SHORT: &str = "timeouts:\n  idleMs: 300\n  firstByteMs: 300\n";
+const SHORT: &str = "timeouts:\n  idleMs: 1000\n  firstByteMs: 1000\n";
 
 /// What an agent gets when a provider sends `answer` again and again until its connection breaks, and what is recorded.
 async fn lied_to(answer: &[u8], again: &[u8]) -> (reqwest::StatusCode, Option<Vec<u8>>, CallOutcome) {
@@ -146,7 +146,7 @@ async fn a_request_that_stops_before_it_may_pass_reaches_nobody() {
     let (rig, upstream) = Rig::with_upstream(&format!("{SHORT}retries: 1\n")).await;
     let mut agent = begun(&rig, "/openai/v1/chat/completions").await;
     let text = heard(&mut agent).await;
-    assert!(text.starts_with("HTTP/1.1 400 ") && text.contains("sent nothing for 300 ms"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 400 ") && text.contains("sent nothing for 1000 ms"), "{text}");
     assert!(!upstream.was_called().await);
 }
 
