@@ -43,3 +43,43 @@ pub fn modules(workspace: &Workspace, name: &str, package: &Path) -> Result<Opti
     fs::write(&finished, wanted)?;
     Ok(Some(modules))
 }
+
+/// The same modules below another directory of the target directory, as links: an agent in namespaces sees its work
+/// directory and not its neighbours, where a clone lies below `/tmp`.
+///
+/// # Errors
+/// A directory could not be made, or a file not linked.
+pub fn link_modules(modules: &Path, into: &Path) -> Result<PathBuf, Failure> {
+    let linked = into.join("node_modules");
+    link_tree(modules, &linked)?;
+    Ok(linked)
+}
+
+fn link_tree(from: &Path, to: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (entry, kind) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind)))?;
+        let to = to.join(entry.file_name());
+        if kind.is_dir() {
+            link_tree(&entry.path(), &to)?;
+        } else if kind.is_file() {
+            fs::hard_link(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linked_modules_are_the_same_files() {
+        let dir = std::env::temp_dir().join(format!("amc-xtask-node-{}", std::process::id()));
+        fs::create_dir_all(dir.join("from/a/b")).expect("a directory");
+        fs::write(dir.join("from/a/b/index.js"), "1").expect("a file");
+        let linked = link_modules(&dir.join("from"), &dir.join("to")).expect("it is linked");
+        assert_eq!(fs::read_to_string(linked.join("a/b/index.js")).expect("it is there"), "1");
+        fs::remove_dir_all(&dir).expect("of this test alone");
+    }
+}

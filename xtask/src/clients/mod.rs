@@ -38,7 +38,8 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
     if modules.is_none() {
         println!("SKIPPED: the Node clients: node and npm are not installed");
     }
-    let bench = Bench { stage: &stage, python, modules, programs };
+    let linked = modules.as_deref().map(|modules| node::link_modules(modules, stage.dir())).transpose()?;
+    let bench = Bench { stage: &stage, python, modules: linked, programs };
     if real {
         let model = real_model::RealModel::start(&workspace, &bench.programs)?;
         bench.walk(&model.upstream())
@@ -51,7 +52,7 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
             piece_ms: PIECE_DELAY_MS,
             gemini: true,
         })?;
-        if let Some(modules) = &bench.modules {
+        if let Some(modules) = &modules {
             let stage = Stage::build(&workspace, stage::same_dir(&workspace, "clients-mock")?)?;
             let calls = mock::walk(&stage, modules, &bench.programs)?;
             println!(
