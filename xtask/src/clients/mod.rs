@@ -39,6 +39,7 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
         println!("SKIPPED: the Node clients: node and npm are not installed");
     }
     let linked = modules.as_deref().map(|modules| node::link_modules(modules, stage.dir())).transpose()?;
+    let programs = copied(&programs, stage.dir())?;
     let bench = Bench { stage: &stage, python, modules: linked, programs };
     if real {
         let model = real_model::RealModel::start(&workspace, &bench.programs)?;
@@ -61,6 +62,17 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
         }
         Ok(())
     }
+}
+
+/// The programs in the agent's work directory: what lies beside the one that is named has to be readable too.
+fn copied(programs: &Path, into: &Path) -> Result<PathBuf, Failure> {
+    let copies = into.join("programs");
+    fs::create_dir_all(&copies)?;
+    for entry in fs::read_dir(programs)? {
+        let entry = entry?;
+        fs::copy(entry.path(), copies.join(entry.file_name()))?;
+    }
+    Ok(copies)
 }
 
 /// The packages of a requirements file, in its order.
