@@ -61,9 +61,29 @@ pub(crate) fn content_encoding(headers: &HeaderMap) -> Option<String> {
 
 /// Whether a body is a stream of server-sent events.
 pub(crate) fn is_event_stream(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("text/event-stream")
+    essence(media_type).eq_ignore_ascii_case("text/event-stream")
 }
+
+/// Whether a body is a stream of JSON values: events, or one a line.
+pub(crate) fn is_of_values(media_type: &str) -> bool {
+    is_event_stream(media_type) || LINES.iter().any(|lines| essence(media_type).eq_ignore_ascii_case(lines))
+}
+
+/// A media type without its parameters.
+fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// What JSON values one a line are called.
+const LINES: [&str; 7] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+    "application/json-seq",
+    "application/stream+json",
+];
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
@@ -99,6 +119,16 @@ const HOP_BY_HOP: [&str; 8] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_of_values_are_known_by_their_type() {
+        for stream in ["text/event-stream", "Text/Event-Stream; charset=utf-8", "application/X-NDJSON ;a=b"] {
+            assert!(is_of_values(stream), "{stream}");
+        }
+        for other in ["application/json", "text/event-streams", "application/json; a=application/x-ndjson", ""] {
+            assert!(!is_of_values(other), "{other}");
+        }
+    }
 
     #[test]
     fn every_coding_counts() {

@@ -330,10 +330,9 @@ fn captured(call: &Call, copied: Copied, media_type: &str, encoding: Option<&str
     let Copied { hasher, bytes, .. } = copied;
     let (wire_sha256, wire_len) = hasher.finish();
     let whole = wire_len == bytes.len() as u64;
-    let media_type = call.text(media_type, MEDIA_TYPE_BYTES_MAX);
-    let of_values = media_type.clone();
-    let payload = |capture, bytes| CapturedPayload { wire_sha256, wire_len, media_type, capture, bytes };
-    let redacted = |plain: &[u8], keep: usize| match is_of_values(&of_values, plain) {
+    let shown = call.text(media_type, MEDIA_TYPE_BYTES_MAX);
+    let payload = |capture, bytes| CapturedPayload { wire_sha256, wire_len, media_type: shown, capture, bytes };
+    let redacted = |plain: &[u8], keep: usize| match headers::is_of_values(media_type) || plain.starts_with(b"[") {
         true => call.settings.redactor.redact_stream(&call.lease, plain, keep),
         false => call.settings.redactor.redact(&call.lease, plain, keep),
     };
@@ -357,14 +356,6 @@ fn captured(call: &Call, copied: Copied, media_type: &str, encoding: Option<&str
     let unpacked = if encoding.ends_with("gzip") { "gunzip" } else { "unpack" };
     let rules: Vec<&'static str> = [unpacked].into_iter().chain(redacted.rules).collect();
     payload(capture(cut, &rules), stored)
-}
-
-/// Whether a body is a stream of JSON values: events, lines, or a list that is written as it grows.
-fn is_of_values(media_type: &str, plain: &[u8]) -> bool {
-    let lines = ["ndjson", "jsonl", "json-seq", "stream+json"];
-    headers::is_event_stream(media_type)
-        || lines.iter().any(|kind| media_type.contains(kind))
-        || plain.starts_with(b"[")
 }
 
 fn capture(truncated: bool, rules: &[&'static str]) -> Capture {

@@ -125,12 +125,6 @@ pub(crate) struct AgentBody {
     idle: Option<Pin<Box<Sleep>>>,
 }
 
-impl AgentBody {
-    pub(crate) const fn new(incoming: Incoming, idle_max: Duration) -> Self {
-        AgentBody { incoming, idle_max, idle: None }
-    }
-}
-
 /// Why a body could not be read whole.
 #[derive(Debug)]
 pub(crate) enum Unread {
@@ -143,6 +137,10 @@ pub(crate) enum Unread {
 }
 
 impl AgentBody {
+    pub(crate) const fn new(incoming: Incoming, idle_max: Duration) -> Self {
+        AgentBody { incoming, idle_max, idle: None }
+    }
+
     /// Reads a body of at most `max` bytes whole. It counts in `room` as long as what comes with it lives.
     pub(crate) async fn read_whole(mut self, max: usize, room: &Room) -> Result<(Bytes, Held), Unread> {
         let (mut bytes, mut held) = (BytesMut::new(), room.hold());
@@ -474,3 +472,20 @@ impl Body for AnswerPassing {
 
 /// The header, or trailer, that carries the receipt of an answer.
 pub(crate) const RECEIPT_HEADER: HeaderName = HeaderName::from_static("x-amc-receipt");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_whole_is_bounded_for_all_of_them_together() {
+        let room = Room::default();
+        let (mut one, mut other) = (room.hold(), room.hold());
+        assert!(one.grow(ROOM_BYTES_MAX - 1) && other.grow(1), "as much as there is room");
+        assert!(!other.grow(1), "and no more");
+        drop(one);
+        assert!(other.grow(1), "what ends makes room");
+        drop(other);
+        assert!(room.hold().grow(ROOM_BYTES_MAX), "nothing is left behind");
+    }
+}
