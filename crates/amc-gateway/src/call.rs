@@ -85,6 +85,7 @@ async fn call(
         path: route.path,
         server: (url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or(0)),
         model_asked: OnceLock::new(),
+        request_end: OnceLock::new(),
         grant,
         lease,
         keys_ignored,

@@ -222,7 +222,7 @@ pub(crate) async fn failed(
     message: String,
 ) -> Result<Response<AnswerBody>, Failure> {
     let _ = progress.wait_for(|progress| !matches!(progress, Progress::Passing)).await;
-    let broke = matches!(&*progress.borrow(), Progress::Passed(RequestEnd::ClientBroke));
+    let broke = call.request_end.get() == Some(&RequestEnd::ClientBroke);
     let outcome = if broke { CallOutcome::ClientLeft } else { CallOutcome::UpstreamFailed };
     let answered = answer.finish(outcome);
     let request_receipt = record::recorded(&mut progress).await.map_err(refused)?.receipt;

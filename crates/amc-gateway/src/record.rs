@@ -34,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) server: (String, u16),
     /// The model that the request names, once its body has passed.
     pub(crate) model_asked: OnceLock<Option<String>>,
+    /// How its body ended, once it has.
+    pub(crate) request_end: OnceLock<RequestEnd>,
     pub(crate) grant: LeaseGrant,
     pub(crate) lease: Zeroizing<String>,
     /// Headers in which the agent sent a real key beside its lease.
@@ -50,8 +52,8 @@ pub(crate) struct Call {
 pub(crate) enum Progress {
     /// Its body is passing.
     Passing,
-    /// Its body has passed.
-    Passed(RequestEnd),
+    /// Its body has passed; the call says how it ended.
+    Passed,
     /// The log has taken its event.
     Accepted,
     /// Its event is durable, or was refused.
@@ -71,7 +73,9 @@ pub(crate) fn request(
         if let Some(incoming) = unread {
             drain(incoming, &mut copied).await;
         }
-        progress.send_replace(Progress::Passed(end));
+        // Set here alone, and before anybody hears of it.
+        let _ = call.request_end.set(end);
+        progress.send_replace(Progress::Passed);
         let (accept, accepted) = oneshot::channel();
         let accept = (!call.settings.is_durable()).then_some(accept);
         let mut recording = pin!(record_request(&gateway, &call, copied, accept));
@@ -332,6 +336,7 @@ fn captured(call: &Call, copied: Copied, media_type: &str, encoding: Option<&str
     let whole = wire_len == bytes.len() as u64;
     let shown = call.text(media_type, MEDIA_TYPE_BYTES_MAX);
     let payload = |capture, bytes| CapturedPayload { wire_sha256, wire_len, media_type: shown, capture, bytes };
+    // A list may be a stream too, which is written as it grows.
     let redacted = |plain: &[u8], keep: usize| match headers::is_of_values(media_type) || plain.starts_with(b"[") {
         true => call.settings.redactor.redact_stream(&call.lease, plain, keep),
         false => call.settings.redactor.redact(&call.lease, plain, keep),
