@@ -50,21 +50,21 @@ pub(crate) struct Output {
     /// Up to where each stream reached.
     reached: BTreeMap<Stream, u64>,
     /// The first that does not go on where its stream had ended.
-    hole: Option<EventRecord>,
-    first: Option<EventRecord>,
-    last: Option<EventRecord>,
+    hole: Option<Point>,
+    /// The first and the last.
+    ends: Option<(Point, Point)>,
 }
 
 impl Output {
     /// Takes the next one.
-    pub(crate) fn take(&mut self, record: EventRecord) {
-        let Some(Fields::ProcessOutput(ProcessOutput { stream, offset, len })) = &record.fields else { return };
-        let expected = self.reached.insert(*stream, offset.saturating_add(*len)).unwrap_or(0);
-        if expected != *offset {
-            self.hole.get_or_insert_with(|| record.clone());
+    pub(crate) fn take(&mut self, record: &EventRecord, piece: &ProcessOutput) {
+        let point = Point::from(record);
+        let expected = self.reached.insert(piece.stream, piece.offset.saturating_add(piece.len)).unwrap_or(0);
+        if expected != piece.offset {
+            self.hole.get_or_insert(point);
         }
-        self.first.get_or_insert_with(|| record.clone());
-        self.last = Some(record);
+        let (first, _) = self.ends.unwrap_or((point, point));
+        self.ends = Some((first, point));
     }
 }
 
@@ -87,8 +87,9 @@ impl Egress {
 
     /// A connection that passed.
     pub(crate) fn pass(&mut self, record: &EventRecord, tunnel: &EgressTunnel) {
-        let (first, _) = self.passed.unwrap_or((record.into(), record.into()));
-        self.passed = Some((first, record.into()));
+        let point = Point::from(record);
+        let (first, _) = self.passed.unwrap_or((point, point));
+        self.passed = Some((first, point));
         if !self.hosts.contains(&tunnel.host) {
             self.hosts.insert(tunnel.host.clone());
         }
@@ -227,11 +228,10 @@ impl<'a> Found<'_, 'a, '_> {
     }
 
     fn stream_facts(&mut self) {
-        let Output { hole, first, last, .. } = self.output;
-        match (hole, first, last) {
-            (Some(hole), ..) => self.add("session.streams_whole", false, &[hole]),
-            (None, Some(first), Some(last)) => self.add("session.streams_whole", true, &[first, last]),
-            (None, ..) => {}
+        match (self.output.hole, self.output.ends) {
+            (Some(hole), _) => self.add("session.streams_whole", false, &[hole]),
+            (None, Some((first, last))) => self.add("session.streams_whole", true, &[first, last]),
+            (None, None) => {}
         }
     }
 
@@ -266,11 +266,9 @@ impl<'a> Found<'_, 'a, '_> {
     }
 
     fn call_facts(&mut self, calls: &Calls, configs: &Configs<'_>) {
-        let mut recovering: BTreeMap<&str, u64> = BTreeMap::new();
-        for call in calls.iter().filter(|call| call.is_good()) {
-            let newest = recovering.entry(calls.provider(call)).or_insert(call.request().index);
-            *newest = call.request().index.max(*newest);
-        }
+        // Calls come by position, so the last good one of each provider stays.
+        let good = calls.iter().filter(|call| call.is_good());
+        let recovering: BTreeMap<&str, u64> = good.map(|call| (calls.provider(call), call.request().index)).collect();
         let registered = self.registered().filter(|(_, registered)| !registered.system_prompts.is_empty());
         for call in calls.iter() {
             let points = call.points();
@@ -292,8 +290,7 @@ impl<'a> Found<'_, 'a, '_> {
             if !call.is_good() {
                 let recovered = recovering.get(calls.provider(call)).is_some_and(|good| *good > index);
                 self.add("llm.error_recovered", recovered, &points);
-            }
-            if call.is_good() {
+            } else {
                 self.add("llm.usage_recorded", call.tokens().is_some(), &points);
                 if call.calls_tools() {
                     self.add("llm.tool_calls_offered", call.offers_tools(), &points);

@@ -86,7 +86,7 @@ impl Held {
             Some(Fields::AgentKeyIgnored(ignored)) => return self.calls.own_key(&record, ignored),
             Some(Fields::EgressBlocked(_)) => return self.egress.block(&record),
             Some(Fields::EgressTunnel(tunnel)) => return self.egress.pass(&record, tunnel),
-            Some(Fields::ProcessOutput(_)) => return self.output.take(record),
+            Some(Fields::ProcessOutput(piece)) => return self.output.take(&record, piece),
             // Nothing is asked of these.
             Some(Fields::UpstreamAttempt(_) | Fields::WebSocketClosed(_)) => return,
             _ => return self.records.push(record),
