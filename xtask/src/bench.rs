@@ -32,12 +32,12 @@ pub fn command(args: &[String]) -> Result<(), Failure> {
     }
     let mut bench = cargo(&workspace.root);
     bench.args(["bench", "--locked", "-p", package, "--bench", name, "--"]);
-    let with_litellm = name == "gateway" && rest.iter().any(|word| word == "--litellm");
-    if with_litellm {
+    let (litellm, rest): (Vec<_>, Vec<_>) = rest.iter().partition(|word| name == "gateway" && *word == "--litellm");
+    if !litellm.is_empty() {
         let python = python::environment(&workspace, "litellm", &[LITELLM.to_owned()])?;
         bench.env("AMC_BENCH_LITELLM", python.parent().unwrap_or(&python));
     }
-    process::pass_through(bench.args(rest.iter().filter(|word| !with_litellm || *word != "--litellm")))
+    process::pass_through(bench.args(rest))
 }
 
 /// What many people have between their agents and models today; some 750 MB.

@@ -138,13 +138,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn walk(&self, upstream: &Upstream) -> Result<(), Failure> {
         Step::new("A workspace for the clients.").run(&mut self.amc("init --name clients --agent python"))?;
-        let port = upstream.port;
-        let providers = format!(
-            "--provider openai=http://127.0.0.1:{port}/v1 --provider anthropic=http://127.0.0.1:{port} \
-             --provider gemini=http://127.0.0.1:{port}"
-        );
-        Step::new("All routes lead to the one model server.")
-            .run(&mut self.amc(&format!("gateway init {providers}")))?;
+        Step::new("All routes lead to the one model server.").run(&mut self.amc(&routes_to(upstream.port)))?;
         let mut files = Vec::new();
         let mut receipts = 0;
         for client in CLIENTS {
@@ -230,14 +224,23 @@ impl Bench<'_> {
     }
 
     fn amc(&self, line: &str) -> Command {
-        let mut command = self.stage.program("amc");
-        passphrase(&mut command).args(line.split_whitespace());
-        command
+        amc(self.stage, line)
     }
 }
 
-fn passphrase(command: &mut Command) -> &mut Command {
-    command.env("AMC_VAULT_PASSPHRASE", "unlocks a workspace of tests")
+/// `amc` in the stage's directory.
+fn amc(stage: &Stage, line: &str) -> Command {
+    let mut command = stage.program("amc");
+    command.env("AMC_VAULT_PASSPHRASE", "unlocks a workspace of tests").args(line.split_whitespace());
+    command
+}
+
+/// The arguments that make a server of all dialects the provider of each.
+fn routes_to(port: u16) -> String {
+    format!(
+        "gateway init --provider openai=http://127.0.0.1:{port}/v1 --provider anthropic=http://127.0.0.1:{port} \
+         --provider gemini=http://127.0.0.1:{port}"
+    )
 }
 
 fn parse(line: &str) -> Result<Value, Failure> {
