@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::world::{Parts, Plan, S, World};
+use crate::world::{Parts, Plan, S, World, archive};
 
 /// What is taken away.
 #[derive(Debug, Clone)]
@@ -45,39 +45,60 @@ fn without<T: Clone>(all: &[T], chosen: &[Index]) -> Vec<T> {
     all.iter().enumerate().filter(|(at, _)| !gone.contains(at)).map(|(_, one)| one.clone()).collect()
 }
 
-/// Whether what is left of a world's bundle is allowed.
-fn is_allowed(world: &World, policy: &str, now_ns: i64, missing: &Missing) -> bool {
-    let whole = world.export();
-    let mut parts = Parts::of(&whole);
-    let manifest = parts.manifest(&world.keys.auditor);
-    let here = |name: &str, events: &[VerifiedEvent]| {
-        let indices = parts.indices(name);
-        events.iter().filter(|record| indices.contains(&record.event.index)).cloned().collect::<Vec<_>>()
-    };
-    let evidence = without(&here(member::EVIDENCE_EVENTS, &world.evidence.events), &missing.evidence);
-    let audit = without(&here(member::AUDIT_EVENTS, &world.audit.events), &missing.audit);
-    // A proof of nothing cannot be asked for.
-    if !missing.evidence.is_empty() && !evidence.is_empty() {
-        parts.put_evidence(&world.evidence.tree, &evidence.iter().collect::<Vec<_>>());
+/// Asks for nothing that a run without sessions does not have.
+const LAX: &str = r#"{"minWindowDays": 0, "minIntegrityBp": 0, "minOverallBp": 0, "denyIfLowTrust": false}"#;
+
+/// A world and its bundle, taken apart.
+struct Whole {
+    world: World,
+    parts: Parts,
+}
+
+impl Whole {
+    fn of(sessions: u8, window_days: u64) -> Self {
+        let world = World::planned(Plan { sessions, window_days });
+        Whole { parts: Parts::of(&world.export()), world }
     }
-    if !missing.audit.is_empty() && !audit.is_empty() {
-        parts.put_audit(&world.audit.tree, &audit.iter().collect::<Vec<_>>());
+
+    /// Whether these bytes are allowed, under the lines of the trust policy that are there.
+    fn allows(&self, bundle: Vec<u8>, trust: &[&str], policy: &str, is_signed: bool) -> bool {
+        let Ok(trust) = TrustPolicy::parse((trust.join("\n") + "\n").as_bytes()) else { return false };
+        let signature = self.world.keys.auditor.config_sig("gatePolicy.json", 1, None, policy.as_bytes());
+        let signature = is_signed.then_some(signature.as_slice());
+        let policy = PolicyFile { bytes: policy.as_bytes(), signature };
+        let now_ns = self.world.evidence.now_ns().max(self.world.audit.now_ns()) + S;
+        let call = GateCall { trust: &trust, policy, policy_key: None, policy_digest: None, now_ns };
+        judge(Cursor::new(bundle), &call).is_ok_and(|judgement| judgement.is_allowed())
     }
-    let names: Vec<String> = parts.members.keys().cloned().collect();
-    let left = without(&names, &missing.members);
-    parts.members.retain(|name, _| left.contains(name));
-    let bundle = match missing.repacked {
-        true => parts.pack(&world.keys.auditor),
-        false => crate::world::archive(&manifest, &parts.members),
-    };
-    let text = world.keys.policy_text();
-    let lines = without(&text.lines().collect::<Vec<_>>(), &missing.trust);
-    let Ok(trust) = TrustPolicy::parse((lines.join("\n") + "\n").as_bytes()) else { return false };
-    let signature = world.keys.auditor.config_sig("gatePolicy.json", 1, None, policy.as_bytes());
-    let policy =
-        PolicyFile { bytes: policy.as_bytes(), signature: Some(signature.as_slice()).filter(|_| !missing.signature) };
-    let call = GateCall { trust: &trust, policy, policy_key: None, policy_digest: None, now_ns };
-    judge(Cursor::new(bundle), &call).is_ok_and(|judgement| judgement.is_allowed())
+
+    /// Whether what is left is allowed.
+    fn is_allowed(&self, policy: &str, missing: &Missing) -> bool {
+        let Whole { world, parts: whole } = self;
+        let mut parts = whole.clone();
+        let here = |name: &str, events: &[VerifiedEvent]| {
+            let indices = whole.indices(name);
+            events.iter().filter(|record| indices.contains(&record.event.index)).cloned().collect::<Vec<_>>()
+        };
+        let evidence = without(&here(member::EVIDENCE_EVENTS, &world.evidence.events), &missing.evidence);
+        let audit = without(&here(member::AUDIT_EVENTS, &world.audit.events), &missing.audit);
+        // A proof of nothing cannot be asked for.
+        if !missing.evidence.is_empty() && !evidence.is_empty() {
+            parts.put_evidence(&world.evidence.tree, &evidence.iter().collect::<Vec<_>>());
+        }
+        if !missing.audit.is_empty() && !audit.is_empty() {
+            parts.put_audit(&world.audit.tree, &audit.iter().collect::<Vec<_>>());
+        }
+        let names: Vec<String> = parts.members.keys().cloned().collect();
+        let left = without(&names, &missing.members);
+        parts.members.retain(|name, _| left.contains(name));
+        let bundle = match missing.repacked {
+            true => parts.pack(&world.keys.auditor),
+            false => archive(&whole.manifest(&world.keys.auditor), &parts.members),
+        };
+        let text = world.keys.policy_text();
+        let trust = without(&text.lines().collect::<Vec<_>>(), &missing.trust);
+        self.allows(bundle, &trust, policy, !missing.signature)
+    }
 }
 
 const NOTHING: Missing =
@@ -85,11 +106,8 @@ const NOTHING: Missing =
 
 #[test]
 fn nothing_that_is_missing_turns_a_denial_into_a_permission() {
-    const LAX: &str = r#"{"minWindowDays": 0, "minIntegrityBp": 0, "minOverallBp": 0, "denyIfLowTrust": false}"#;
-    let invalid = World::planned(Plan { sessions: 3, window_days: 3 });
-    let empty = World::planned(Plan { sessions: 0, window_days: 14 });
-    let now_ns = |world: &World| world.evidence.now_ns().max(world.audit.now_ns()) + S;
-    assert!(is_allowed(&empty, LAX, now_ns(&empty), &NOTHING), "so it is not denied for want of anything else");
+    let (invalid, empty) = (Whole::of(3, 3), Whole::of(0, 14));
+    assert!(empty.is_allowed(LAX, &NOTHING), "so it is not denied for want of anything else");
     let denied = [
         (&invalid, LAX),
         (&empty, r#"{"minWindowDays": 0, "minOverallBp": 1}"#),
@@ -100,33 +118,28 @@ fn nothing_that_is_missing_turns_a_denial_into_a_permission() {
         (&empty, r#"{"minWindowDays": 0, "allowedBanks": []}"#),
         (&empty, r#"{"minWindowDays": 0, "assurance": {"injection": 1}}"#),
     ];
-    for (world, policy) in denied {
-        assert!(!is_allowed(world, policy, now_ns(world), &NOTHING), "{policy}");
+    for (whole, policy) in denied {
+        assert!(!whole.is_allowed(policy, &NOTHING), "{policy}");
     }
     let mut runner = TestRunner::new(Config { cases: 200, ..Config::default() });
     let result = runner.run(&(0..denied.len(), missing()), |(which, missing)| {
-        let (world, policy) = denied[which];
-        prop_assert!(!is_allowed(world, policy, now_ns(world), &missing), "{policy}");
+        let (whole, policy) = denied[which];
+        prop_assert!(!whole.is_allowed(policy, &missing), "{policy}");
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
-fn without_any_one_member_or_pinned_key_nothing_is_allowed_that_rests_on_it() {
-    const LAX: &str = r#"{"minWindowDays": 0, "minIntegrityBp": 0, "minOverallBp": 0, "denyIfLowTrust": false}"#;
-    let world = World::planned(Plan { sessions: 0, window_days: 14 });
-    let now_ns = world.evidence.now_ns().max(world.audit.now_ns()) + S;
-    let whole = Parts::of(&world.export());
-    let manifest = whole.manifest(&world.keys.auditor);
-    for name in whole.members.keys() {
-        let mut parts = whole.clone();
+fn without_any_one_member_nothing_is_allowed() {
+    let whole = Whole::of(0, 14);
+    let manifest = whole.parts.manifest(&whole.world.keys.auditor);
+    let text = whole.world.keys.policy_text();
+    let trust: Vec<&str> = text.lines().collect();
+    assert!(whole.allows(archive(&manifest, &whole.parts.members), &trust, LAX, true), "with all of them");
+    for name in whole.parts.members.keys() {
+        let mut parts = whole.parts.clone();
         parts.members.remove(name);
-        let signature = world.keys.auditor.config_sig("gatePolicy.json", 1, None, LAX.as_bytes());
-        let trust = world.keys.policy();
-        let policy = PolicyFile { bytes: LAX.as_bytes(), signature: Some(&signature) };
-        let call = GateCall { trust: &trust, policy, policy_key: None, policy_digest: None, now_ns };
-        let judged = judge(Cursor::new(crate::world::archive(&manifest, &parts.members)), &call);
-        assert!(!judged.is_ok_and(|judgement| judgement.is_allowed()), "without {name}");
+        assert!(!whole.allows(archive(&manifest, &parts.members), &trust, LAX, true), "without {name}");
     }
 }
