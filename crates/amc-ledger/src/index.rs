@@ -1,7 +1,9 @@
 //! The sled index: by request id, session, agent and time, and event hash. Fed behind the log from the log itself,
 //! so it may lag, may be deleted, and is never needed to verify or to append.
 
-use std::collections::{HashMap, VecDeque};
+mod shared;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,29 +15,28 @@ use amc_core::kinds::Fields;
 use amc_core::{AgentId, Digest, SessionId};
 use amc_evidence::Event;
 
+use self::shared::{Digests, Times};
 use crate::error::{IndexError, ReadError};
 use crate::reader::{Events, LogReader};
 
 /// Memory for sled's cache: enough for recent sessions.
 const CACHE_BYTES: u64 = 4 << 20;
-/// Events that are sorted and written together: neighbours in the tree go in one after the other, which halves the work.
+/// Events that are written together, and share entries ([`shared`]).
 pub(crate) const CHUNK_EVENTS: usize = 4096;
 /// For how long events are gathered before they are fed, where they are few.
 const GATHER: Duration = Duration::from_millis(200);
 /// How much the feeding gives way to everything else.
 const FEEDER_NICE: i32 = 19;
 /// The layout of the keys; another one is rebuilt.
-const LAYOUT: &[u8] = b"amc-index/3";
-/// Bytes of an event_hash that make its key.
-const HASH_KEY_BYTES: usize = 16;
+const LAYOUT: &[u8] = b"amc-index/4";
 
 /// The open index.
 pub(crate) struct Index {
     database: sled::Db,
-    requests: sled::Tree,
+    requests: Digests,
     sessions: sled::Tree,
-    agents: sled::Tree,
-    hashes: sled::Tree,
+    agents: Times,
+    hashes: Digests,
 }
 
 /// How long a database that was just dropped in this process may take to let its lock go.
@@ -62,10 +63,10 @@ impl Index {
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
         let database = when_let_go(&config)?;
         let index = Index {
-            requests: database.open_tree("requests")?,
+            requests: Digests::new(database.open_tree("requests")?),
             sessions: database.open_tree("sessions")?,
-            agents: database.open_tree("agents")?,
-            hashes: database.open_tree("hashes")?,
+            agents: Times::new(database.open_tree("agents")?),
+            hashes: Digests::new(database.open_tree("hashes")?),
             database,
         };
         if index.database.get("layout")?.as_deref() != Some(LAYOUT) {
@@ -77,7 +78,7 @@ impl Index {
     /// Empties the index, to be fed from the first event on.
     pub(crate) fn clear(&self) -> Result<(), sled::Error> {
         self.database.remove("next")?;
-        for tree in [&self.requests, &self.sessions, &self.agents, &self.hashes] {
+        for tree in [self.requests.tree(), &self.sessions, self.agents.tree(), self.hashes.tree()] {
             tree.clear()?;
         }
         self.database.insert("layout", LAYOUT)?;
@@ -90,35 +91,30 @@ impl Index {
 
     /// Adds events whose indices follow the ones before; done twice it changes nothing.
     pub(crate) fn add(&self, events: &[(u64, Digest, Event, Option<Fields>)], next: u64) -> Result<(), sled::Error> {
-        let (mut sessions, mut requests, mut agents) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sessions, mut requests) = (Vec::new(), Vec::new());
         let mut hashes = Vec::with_capacity(events.len());
+        let mut agents: BTreeMap<&AgentId, Vec<(i64, u64)>> = BTreeMap::new();
         for (index, hash, event, fields) in events {
-            let key: [u8; HASH_KEY_BYTES] = *hash.0.first_chunk().expect("a digest is longer");
-            hashes.push((key, index.to_be_bytes()));
+            hashes.push((*hash, *index));
             if let Some(session) = event.session {
                 sessions.push((session, *index));
             }
             if let Some(agent) = &event.agent {
-                agents.push(agent_key(agent, event.wall_ns, *index));
+                agents.entry(agent).or_default().push((event.wall_ns, *index));
             }
             if let Some(request) = fields.as_ref().and_then(request_of) {
-                requests.push(request_key(request, Some(*index)));
+                requests.push((amc_crypto::sha256(request.as_bytes()), *index));
             }
         }
         // One by one and not as one batch: what a crash leaves is fed again, since `next` comes last.
-        hashes.sort_unstable();
-        for (key, index) in hashes {
-            self.hashes.insert(key, &index)?;
+        self.hashes.add(hashes)?;
+        self.requests.add(requests)?;
+        for (agent, events) in agents {
+            self.agents.add(agent, &events)?;
         }
         sessions.sort_unstable();
         for run in sessions.chunk_by(|a, b| a.0 == b.0 && a.1 + 1 == b.1) {
             self.sessions.insert(session_key(run[0].0, run[0].1), &(run.len() as u64).to_be_bytes())?;
-        }
-        for (tree, mut keys) in [(&self.agents, agents), (&self.requests, requests)] {
-            keys.sort_unstable();
-            for key in keys {
-                tree.insert(key, &[])?;
-            }
         }
         self.database.insert("next", &next.to_be_bytes())?;
         Ok(())
@@ -129,7 +125,7 @@ impl Index {
     }
 
     pub(crate) fn request(&self, request: &str) -> Result<Vec<u64>, IndexError> {
-        last_numbers(&self.requests, &request_key(request, None))
+        self.requests.get(&amc_crypto::sha256(request.as_bytes()))
     }
 
     pub(crate) fn session(&self, session: SessionId) -> Result<Vec<u64>, IndexError> {
@@ -146,11 +142,7 @@ impl Index {
 
     /// Events of an agent by wall time, then index; `from_ns` counts, `until_ns` does not.
     pub(crate) fn agent(&self, agent: &AgentId, from_ns: i64, until_ns: i64) -> Result<Vec<u64>, IndexError> {
-        if from_ns >= until_ns {
-            return Ok(Vec::new());
-        }
-        let range = agent_key(agent, from_ns, 0)..agent_key(agent, until_ns, 0);
-        self.agents.range(range).keys().map(|key| Ok(number(&key?))).collect()
+        self.agents.get(agent, from_ns..until_ns)
     }
 
     pub(crate) fn flush(&self) -> Result<(), sled::Error> {
@@ -158,7 +150,7 @@ impl Index {
     }
 
     pub(crate) fn hash(&self, hash: &Digest) -> Result<Option<u64>, IndexError> {
-        Ok(self.hashes.get(&hash.0[..HASH_KEY_BYTES])?.map(|bytes| number(&bytes)))
+        Ok(self.hashes.get(hash)?.first().copied())
     }
 }
 
@@ -202,30 +194,13 @@ fn request_of(fields: &Fields) -> Option<&str> {
     }
 }
 
-/// The request id, a zero byte (no id has one), and the index.
-fn request_key(request: &str, index: Option<u64>) -> Vec<u8> {
-    let mut key = [request.as_bytes(), &[0]].concat();
-    key.extend(index.map(u64::to_be_bytes).into_iter().flatten());
-    key
-}
-
 /// The session, and the index of the first of consecutive events of it; their number is the value.
 fn session_key(session: SessionId, first: u64) -> Vec<u8> {
     [session.0.as_slice(), &first.to_be_bytes()].concat()
 }
 
-/// The agent, a zero byte (no id has one), the wall time so that it sorts, and the index.
-fn agent_key(agent: &AgentId, wall_ns: i64, index: u64) -> Vec<u8> {
-    let time = wall_ns.cast_unsigned() ^ (1 << 63);
-    [agent.as_str().as_bytes(), &[0], &time.to_be_bytes(), &index.to_be_bytes()].concat()
-}
-
 fn number(bytes: &[u8]) -> u64 {
     bytes.last_chunk().copied().map_or(0, u64::from_be_bytes)
-}
-
-fn last_numbers(tree: &sled::Tree, prefix: &[u8]) -> Result<Vec<u64>, IndexError> {
-    tree.scan_prefix(prefix).keys().map(|key| Ok(number(&key?))).collect()
 }
 
 /// The thread that opens the index and feeds it.
