@@ -4,9 +4,9 @@
 //! gateway chooses no agent, no session, no tier and no byte that is signed as an event.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::Write as _;
+use std::io::{BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -14,89 +14,75 @@ use amc_core::kinds::{Fields, Role};
 use amc_core::{AgentId, Digest, LeaseId, RequestId, Tier};
 use amc_crypto::signer::ReceiptSigner as _;
 use amc_evidence::{Draft, Event, receipt};
-use amc_ledger::{AppendError, Appended, LogReader, Pending};
+use amc_ledger::{AppendError, Appended, LogReader};
 use amc_workspace::protocol::gateway::{
     GatewayEvent, GatewayFields, GatewayReply, GatewayRequest, ReceiptPair, Recorded, Welcome,
 };
-use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, encode_frame, read_frame};
+use amc_workspace::protocol::{Frame, PROTOCOL_VERSION, Refusal, encode_frame, holds_frame, read_frame};
 
 use crate::daemon::{Daemon, RunningGateway};
 use crate::sessions::refusal;
 use crate::{channels, operator, probes};
 
-/// Answers under way on one connection: as many flushes as a busy gateway can overlap.
+/// Events under way on one connection: as many flushes as a busy gateway can overlap.
 const UNDER_WAY: usize = 1024;
 
 /// Answers that go out in one write; each may have a receipt to sign first, for which the others wait.
 const WRITTEN_TOGETHER: usize = 16;
 
+/// What is read ahead of a connection, so that a busy one takes few calls of the system.
+const READ_AHEAD_BYTES: usize = 64 << 10;
+
+/// What a request comes to.
 enum Answer {
     Ready(GatewayReply),
-    Durable(Waiting),
+    /// The log has taken the event; the answer comes with its flush.
+    Taken,
 }
 
-/// An event on its way to the disk, and whether its receipt is asked for.
-struct Waiting {
-    pending: Pending,
+/// What came of an event, and for which request.
+struct Settled {
+    id: u64,
+    /// Its receipt is asked for.
     receipt: bool,
+    appended: Result<Appended, AppendError>,
 }
 
-impl Answer {
-    /// Waits for the flush, where it hangs on one.
-    fn wait(self, daemon: &Daemon) -> GatewayReply {
-        match self {
-            Answer::Ready(reply) => reply,
-            Answer::Durable(Waiting { pending, receipt }) => settled(daemon, pending.wait(), receipt),
-        }
-    }
-
-    /// The reply where nothing has to be waited for.
-    fn now(self, daemon: &Daemon) -> Result<GatewayReply, Waiting> {
-        match self {
-            Answer::Ready(reply) => Ok(reply),
-            Answer::Durable(Waiting { pending, receipt }) => match pending.now() {
-                Ok(appended) => Ok(settled(daemon, appended, receipt)),
-                Err(pending) => Err(Waiting { pending, receipt }),
-            },
-        }
-    }
-}
-
-fn settled(daemon: &Daemon, appended: Result<Appended, AppendError>, receipt: bool) -> GatewayReply {
-    match appended {
-        Ok(appended) => GatewayReply::Recorded(recorded(daemon, &appended, receipt)),
-        Err(error) => GatewayReply::Refused(refusal(error)),
+impl Settled {
+    fn reply(self, daemon: &Daemon) -> (u64, GatewayReply) {
+        let reply = match self.appended {
+            Ok(appended) => GatewayReply::Recorded(recorded(daemon, &appended, self.receipt)),
+            Err(error) => GatewayReply::Refused(refusal(error)),
+        };
+        (self.id, reply)
     }
 }
 
 /// Where answers are written: from the thread that waits for flushes, and from the other what needs none.
 type Replies = Arc<Mutex<UnixStream>>;
 
+/// One connection, as its requests are taken.
+struct Serving {
+    daemon: Arc<Daemon>,
+    replies: Replies,
+    settled: Sender<Settled>,
+    /// Has room for the events that may be under way: one is put in when it was taken, and out when it was answered.
+    under_way: SyncSender<()>,
+}
+
 /// Serves one connection. Requests are taken in order. What needs no flush is answered at once, and the rest in order.
 pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
     let Ok(writer) = stream.try_clone() else { return };
     let replies: Replies = Arc::new(Mutex::new(writer));
-    let (answers, given) = sync_channel::<(u64, Answer)>(UNDER_WAY);
+    let (settled, given) = channel();
+    let (under_way, answered) = sync_channel(UNDER_WAY);
     let (for_answers, given_to) = (Arc::clone(daemon), Arc::clone(&replies));
-    let answering = thread::spawn(move || give(&for_answers, &given_to, &given));
-    let mut reader = std::io::BufReader::new(stream);
+    let answering = thread::spawn(move || give(&for_answers, &given_to, &given, &answered));
+    let mut reader = BufReader::with_capacity(READ_AHEAD_BYTES, stream);
     let pid = channels::peer_pid(reader.get_ref());
-    let mut is_gateway = false;
-    while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(&mut reader) {
-        is_gateway |= matches!(body, GatewayRequest::Started(_));
-        let notice = matches!(body, GatewayRequest::Record { notice: true, .. });
-        let answer = take(daemon, pid, body).unwrap_or_else(|refused| Answer::Ready(GatewayReply::Refused(refused)));
-        let goes_on = match answer {
-            Answer::Ready(reply) => write(&replies, &[(id, reply)]),
-            durable => {
-                (!notice || write(&replies, &[(id, GatewayReply::Accepted)])) && answers.send((id, durable)).is_ok()
-            }
-        };
-        if !goes_on {
-            break;
-        }
-    }
-    drop(answers);
+    let serving = Serving { daemon: Arc::clone(daemon), replies, settled, under_way };
+    let is_gateway = serving.requests(&mut reader, pid);
+    drop(serving);
     if is_gateway {
         daemon.set_gateway(None);
     }
@@ -104,24 +90,51 @@ pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
     let _ = answering.join();
 }
 
-/// Answers that became durable with one flush go out in a few writes.
-fn give(daemon: &Daemon, replies: &Replies, given: &Receiver<(u64, Answer)>) {
-    let mut next = None;
-    while let Some((id, answer)) = next.take().or_else(|| given.recv().ok()) {
-        let mut batch = vec![(id, answer.wait(daemon))];
-        while batch.len() < WRITTEN_TOGETHER
-            && let Ok((id, answer)) = given.try_recv()
-        {
-            match answer.now(daemon) {
-                Ok(reply) => batch.push((id, reply)),
-                Err(waiting) => {
-                    next = Some((id, Answer::Durable(waiting)));
+impl Serving {
+    /// Takes requests until the connection ends; whether it was a gateway's.
+    fn requests(&self, reader: &mut BufReader<UnixStream>, pid: Option<i32>) -> bool {
+        let (mut is_gateway, mut ready) = (false, Vec::new());
+        while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(reader) {
+            is_gateway |= matches!(body, GatewayRequest::Started(_));
+            let notice = matches!(body, GatewayRequest::Record { notice: true, .. });
+            match self.take(pid, id, body) {
+                Ok(Answer::Ready(reply)) => ready.push((id, reply)),
+                Ok(Answer::Taken) => {
+                    if notice {
+                        ready.push((id, GatewayReply::Accepted));
+                    }
+                    // An error means that nobody answers any more.
+                    if self.under_way.send(()).is_err() {
+                        break;
+                    }
+                }
+                Err(refused) => ready.push((id, GatewayReply::Refused(refused))),
+            }
+            // What has come together is answered together.
+            let waits = !holds_frame(reader.buffer()) || ready.len() == WRITTEN_TOGETHER;
+            if waits && !ready.is_empty() {
+                if !write(&self.replies, &ready) {
                     break;
                 }
+                ready.clear();
             }
         }
+        is_gateway
+    }
+}
+
+/// Answers that became durable with one flush go out in a few writes.
+fn give(daemon: &Daemon, replies: &Replies, given: &Receiver<Settled>, answered: &Receiver<()>) {
+    while let Ok(first) = given.recv() {
+        let mut batch = vec![first.reply(daemon)];
+        let others = given.try_iter().take(WRITTEN_TOGETHER - 1);
+        batch.extend(others.map(|settled| settled.reply(daemon)));
         if !write(replies, &batch) {
             return;
+        }
+        for _ in batch {
+            // An error means that the connection takes no more.
+            let _ = answered.recv();
         }
     }
 }
@@ -137,43 +150,49 @@ fn write(replies: &Replies, batch: &[(u64, GatewayReply)]) -> bool {
     writer.write_all(&bytes).is_ok()
 }
 
-fn take(daemon: &Arc<Daemon>, pid: Option<i32>, request: GatewayRequest) -> Result<Answer, Refusal> {
-    let core = &daemon.core;
-    let done = || Ok(Answer::Ready(GatewayReply::Done));
-    match request {
-        GatewayRequest::Hello { protocol: PROTOCOL_VERSION } => welcome(daemon),
-        GatewayRequest::Hello { protocol } => {
-            Err(Refusal::Invalid(format!("this monitor speaks protocol {PROTOCOL_VERSION}, not {protocol}")))
+impl Serving {
+    fn take(&self, pid: Option<i32>, id: u64, request: GatewayRequest) -> Result<Answer, Refusal> {
+        let daemon = &self.daemon;
+        let core = &daemon.core;
+        let done = || Ok(Answer::Ready(GatewayReply::Done));
+        match request {
+            GatewayRequest::Hello { protocol: PROTOCOL_VERSION } => welcome(daemon),
+            GatewayRequest::Hello { protocol } => {
+                Err(Refusal::Invalid(format!("this monitor speaks protocol {PROTOCOL_VERSION}, not {protocol}")))
+            }
+            GatewayRequest::Started(started) => {
+                daemon.set_gateway(Some(RunningGateway { listen: started.listen.clone(), pid, ..Default::default() }));
+                core.writer.append(Draft::new(Tier::Observed, started), None).map_err(refusal)?;
+                done()
+            }
+            GatewayRequest::EgressStarted(started) => {
+                daemon.change_gateway(|gateway| gateway.proxy_listen = Some(started.listen.clone()));
+                core.writer.append(Draft::new(Tier::Observed, started), None).map_err(refusal)?;
+                done()
+            }
+            GatewayRequest::Reloaded(reloaded) => {
+                core.writer.append(Draft::new(Tier::Observed, reloaded.clone()), None).map_err(refusal)?;
+                daemon.change_gateway(|gateway| gateway.reloads = (gateway.reloads.0 + 1, Some(reloaded)));
+                done()
+            }
+            GatewayRequest::Authorize { token_sha256 } => {
+                // Fail closed: what could not be recorded does not begin.
+                core.writer.is_taking().map_err(refusal)?;
+                let declared = || operator::declared(daemon);
+                let grant = daemon.sessions.authorize(&core.writer, &core.clock, declared, &token_sha256)?;
+                Ok(Answer::Ready(GatewayReply::Lease(grant)))
+            }
+            GatewayRequest::Record { event, receipt, .. } => {
+                let settled = self.settled.clone();
+                // A connection that has ended wants no answer.
+                let then = move |appended| drop(settled.send(Settled { id, receipt, appended }));
+                record(daemon, *event, then)?;
+                Ok(Answer::Taken)
+            }
+            GatewayRequest::Receipts { lease, request_id } => receipts(daemon, &lease, &request_id),
+            GatewayRequest::ProbePlan { lease } => probes::plan(daemon, &lease).map(Answer::Ready),
+            GatewayRequest::Probe(report) => probes::take(daemon, *report).map(Answer::Ready),
         }
-        GatewayRequest::Started(started) => {
-            daemon.set_gateway(Some(RunningGateway { listen: started.listen.clone(), pid, ..Default::default() }));
-            core.writer.append(Draft::new(Tier::Observed, started), None).map_err(refusal)?;
-            done()
-        }
-        GatewayRequest::EgressStarted(started) => {
-            daemon.change_gateway(|gateway| gateway.proxy_listen = Some(started.listen.clone()));
-            core.writer.append(Draft::new(Tier::Observed, started), None).map_err(refusal)?;
-            done()
-        }
-        GatewayRequest::Reloaded(reloaded) => {
-            core.writer.append(Draft::new(Tier::Observed, reloaded.clone()), None).map_err(refusal)?;
-            daemon.change_gateway(|gateway| gateway.reloads = (gateway.reloads.0 + 1, Some(reloaded)));
-            done()
-        }
-        GatewayRequest::Authorize { token_sha256 } => {
-            // Fail closed: what could not be recorded does not begin.
-            core.writer.is_taking().map_err(refusal)?;
-            let declared = || operator::declared(daemon);
-            let grant = daemon.sessions.authorize(&core.writer, &core.clock, declared, &token_sha256)?;
-            Ok(Answer::Ready(GatewayReply::Lease(grant)))
-        }
-        GatewayRequest::Record { event, receipt, .. } => {
-            let pending = record(daemon, *event)?;
-            Ok(Answer::Durable(Waiting { pending, receipt }))
-        }
-        GatewayRequest::Receipts { lease, request_id } => receipts(daemon, &lease, &request_id),
-        GatewayRequest::ProbePlan { lease } => probes::plan(daemon, &lease).map(Answer::Ready),
-        GatewayRequest::Probe(report) => probes::take(daemon, *report).map(Answer::Ready),
     }
 }
 
@@ -199,7 +218,11 @@ fn welcome(daemon: &Daemon) -> Result<Answer, Refusal> {
     }))))
 }
 
-fn record(daemon: &Daemon, event: GatewayEvent) -> Result<Pending, Refusal> {
+fn record(
+    daemon: &Daemon,
+    event: GatewayEvent,
+    then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static,
+) -> Result<(), Refusal> {
     let GatewayEvent { lease, session, fields, payload } = event;
     let own = daemon.sessions.of_lease(&lease, session);
     let (agent, session) = own.ok_or_else(|| Refusal::LeaseInvalid(format!("{lease} belongs to no open session")))?;
@@ -237,14 +260,14 @@ fn record(daemon: &Daemon, event: GatewayEvent) -> Result<Pending, Refusal> {
         draft = draft.with_payload(reference);
         bytes = stored;
     }
-    let pending = daemon.core.writer.submit(draft, bytes).map_err(refusal)?;
+    daemon.core.writer.submit_then(draft, bytes, then).map_err(refusal)?;
     if let Some(began) = began {
         daemon.sessions.count_call(session, began);
     }
     if let Some((client_id, request_id)) = chosen {
         daemon.client_ids.insert(agent, client_id, request_id);
     }
-    Ok(pending)
+    Ok(())
 }
 
 /// The ids that agents chose for their newest calls, each with the gateway's own. Receipts of older

@@ -142,9 +142,9 @@ async fn read_replies(reader: OwnedReadHalf, mut asked: mpsc::UnboundedReceiver<
             waiting.insert(id, pending);
         }
         if body == GatewayReply::Accepted {
-            let Some(pending) = waiting.get_mut(&id) else { return };
-            // An asker that has left wants no notice.
-            pending.accept.take().map(|accept| accept.send(()));
+            // The answer may have been faster, and an asker that has left wants no notice.
+            let accept = waiting.get_mut(&id).and_then(|pending| pending.accept.take());
+            let _ = accept.map(|accept| accept.send(()));
             continue;
         }
         match waiting.remove(&id) {

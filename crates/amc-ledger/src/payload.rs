@@ -13,12 +13,13 @@
 //! A record is found by the location in an event's frame: a hint, since the content is always
 //! compared with the digest in the signed event. The lengths are bounded before memory is taken.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 
 use amc_core::{Digest, Finding, FindingCode, limits};
 use amc_evidence::PayloadRef;
 use structured_zstd::decoding::FrameDecoder;
-use structured_zstd::encoding::{CompressionLevel, compress_slice_to_vec};
+use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
 
 use crate::error::{AppendError, FileError, ReadError};
 use crate::frame::u32_at;
@@ -69,9 +70,14 @@ pub(crate) fn pack(payload: Option<&PayloadRef>, bytes: Option<Vec<u8>>) -> Resu
     Ok(Some(Packed { digest, record: encode_record(&bytes) }))
 }
 
+thread_local! {
+    /// Its tables cost more than a small content, so each thread keeps them.
+    static COMPRESSOR: RefCell<FrameCompressor> = RefCell::new(FrameCompressor::new(CompressionLevel::Fastest));
+}
+
 fn encode_record(content: &[u8]) -> Vec<u8> {
     let squeezed = (content.len() >= COMPRESS_BYTES_MIN)
-        .then(|| compress_slice_to_vec(content, CompressionLevel::Fastest))
+        .then(|| COMPRESSOR.with_borrow_mut(|compressor| compressor.compress_independent_frame(content)))
         .filter(|squeezed| squeezed.len() < content.len());
     let (coding, kept) = squeezed.as_deref().map_or((RAW, content), |squeezed| (ZSTD, squeezed));
     let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("at most a mebibyte").to_le_bytes();

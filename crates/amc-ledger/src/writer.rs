@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
@@ -98,18 +98,6 @@ impl Pending {
     pub fn wait(self) -> Result<Appended, AppendError> {
         self.reply.recv().unwrap_or(Err(AppendError::Closed))
     }
-
-    /// What [`Pending::wait`] would return at once.
-    ///
-    /// # Errors
-    /// Itself, where the flush is not over.
-    pub fn now(self) -> Result<Result<Appended, AppendError>, Self> {
-        match self.reply.try_recv() {
-            Ok(appended) => Ok(appended),
-            Err(TryRecvError::Empty) => Err(self),
-            Err(TryRecvError::Disconnected) => Ok(Err(AppendError::Closed)),
-        }
-    }
 }
 
 /// The one writer of a log. Producers share it by reference; each append waits for its flush.
@@ -139,10 +127,14 @@ struct Queue {
     closed: bool,
     stopped: Option<String>,
     note: Option<Note>,
+    /// The commit thread waits for jobs.
+    idle: bool,
+    /// Producers that wait for room.
+    crowded: usize,
 }
 
-/// Where the answer to a job goes.
-type Reply = Sender<Result<Appended, AppendError>>;
+/// Hears what came of a job, on the commit thread.
+type Reply = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
 
 struct Job {
     task: Task,
@@ -164,8 +156,7 @@ impl Shared {
         let mut queue = self.queue();
         queue.stopped.get_or_insert_with(|| why.to_owned());
         for job in std::mem::take(&mut queue.jobs) {
-            // A producer that went away does not want to know.
-            let _ = job.reply.send(Err(AppendError::Stopped(why.to_owned())));
+            refuse(job.reply, why);
         }
         self.changed.notify_all();
         drop(queue);
@@ -237,24 +228,45 @@ impl Writer {
     /// # Errors
     /// [`AppendError`] when it was not taken; what is known only later comes from [`Pending::wait`].
     pub fn submit(&self, draft: Draft, payload: Option<Vec<u8>>) -> Result<Pending, AppendError> {
-        refuse_reserved(&draft.content)?;
-        let packed = pack(draft.payload.as_ref(), payload)?;
-        self.hand_over(Task::Append(Box::new(draft), packed))
+        let (reply, receiver) = channel();
+        // A producer that went away does not want to know.
+        self.submit_then(draft, payload, move |appended| drop(reply.send(appended)))?;
+        Ok(Pending { reply: receiver })
     }
 
-    fn hand_over(&self, task: Task) -> Result<Pending, AppendError> {
-        let (reply, receiver) = channel();
+    /// As [`Writer::submit`], for a producer that waits for many at once: `then` is called with what [`Pending::wait`]
+    /// would return: in the log's order where the event is recorded, at once where it is refused. It holds up every other
+    /// append, so it hands over and returns.
+    ///
+    /// # Errors
+    /// [`AppendError`] when the event was not taken, and then `then` is not called.
+    pub fn submit_then(
+        &self,
+        draft: Draft,
+        payload: Option<Vec<u8>>,
+        then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static,
+    ) -> Result<(), AppendError> {
+        refuse_reserved(&draft.content)?;
+        let packed = pack(draft.payload.as_ref(), payload)?;
+        self.hand_over(Task::Append(Box::new(draft), packed), Box::new(then))
+    }
+
+    fn hand_over(&self, task: Task, reply: Reply) -> Result<(), AppendError> {
         let mut queue = self.shared.queue();
         while queue.is_full() && queue.is_open().is_ok() {
+            queue.crowded += 1;
             queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.crowded -= 1;
         }
         queue.is_open()?;
         if let Task::Append(_, Some(packed)) = &task {
             queue.bytes += packed.bytes();
         }
         queue.jobs.push_back(Job { task, reply });
-        self.shared.changed.notify_all();
-        Ok(Pending { reply: receiver })
+        if queue.idle {
+            self.shared.changed.notify_all();
+        }
+        Ok(())
     }
 
     /// Appends an event and waits until it is durable.
@@ -272,7 +284,9 @@ impl Writer {
     /// # Errors
     /// [`AppendError::Sign`] when the next key is none of this log; then the old one goes on.
     pub fn rotate(&self, next: Signers) -> Result<Appended, AppendError> {
-        self.hand_over(Task::Rotate(next))?.wait()
+        let (reply, receiver) = channel();
+        self.hand_over(Task::Rotate(next), Box::new(move |appended| drop(reply.send(appended))))?;
+        Pending { reply: receiver }.wait()
     }
 
     /// Whether events are taken now; after a failed flush none is ever again.
@@ -442,19 +456,23 @@ impl Committer {
             if !queue.jobs.is_empty() {
                 let jobs = std::mem::take(&mut queue.jobs);
                 queue.bytes = 0;
-                self.shared.changed.notify_all();
+                if queue.crowded > 0 {
+                    self.shared.changed.notify_all();
+                }
                 return Some(jobs);
             }
             if queue.closed {
                 return None;
             }
+            queue.idle = true;
             queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle = false;
         }
     }
 
     /// Stages and flushes, in as many flushes as the bound on one asks for.
     fn commit(&mut self, mut jobs: VecDeque<Job>) -> Result<(), String> {
-        let mut waiting: Vec<(Sender<_>, Appended)> = Vec::with_capacity(jobs.len());
+        let mut waiting: Vec<(Reply, Appended)> = Vec::with_capacity(jobs.len());
         while let Some(Job { task, reply }) = jobs.pop_front() {
             let done = match task {
                 Task::Append(draft, packed) => self.engine.stage(*draft, packed.as_ref()),
@@ -467,13 +485,10 @@ impl Committer {
             match done {
                 Ok(appended) => waiting.push((reply, appended)),
                 Err(AppendError::Stopped(why)) => {
-                    refuse(&reply, &why);
+                    refuse(reply, &why);
                     return Err(fail(waiting, jobs, why));
                 }
-                Err(error) => {
-                    // A producer that went away does not want to know.
-                    let _ = reply.send(Err(error));
-                }
+                Err(error) => reply(Err(error)),
             }
             if (self.engine.staged_bytes() >= BATCH_BYTES_MAX || jobs.is_empty())
                 && let Err(error) = self.flush(&mut waiting)
@@ -495,8 +510,7 @@ impl Committer {
         let tiles = self.engine.take_tiles();
         self.publisher.offer(self.engine.size(), self.engine.note(), tiles);
         for (reply, appended) in waiting.drain(..) {
-            // A producer that went away does not want to know.
-            let _ = reply.send(Ok(appended));
+            reply(Ok(appended));
         }
         if self.engine.is_full() {
             self.publisher.wait()?;
@@ -506,14 +520,13 @@ impl Committer {
     }
 }
 
-fn refuse(reply: &Reply, why: &str) {
-    // A producer that went away does not want to know.
-    let _ = reply.send(Err(AppendError::Stopped(why.to_owned())));
+fn refuse(reply: Reply, why: &str) {
+    reply(Err(AppendError::Stopped(why.to_owned())));
 }
 
 fn fail(waiting: Vec<(Reply, Appended)>, jobs: VecDeque<Job>, why: String) -> String {
     waiting.into_iter().map(|(reply, _)| reply).chain(jobs.into_iter().map(|job| job.reply)).for_each(|reply| {
-        refuse(&reply, &why);
+        refuse(reply, &why);
     });
     why
 }

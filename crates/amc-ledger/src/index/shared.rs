@@ -75,7 +75,8 @@ impl Times {
     /// Events as (wall time, index), by index.
     pub(super) fn add(&self, agent: &AgentId, events: &[(i64, u64)]) -> Result<(), sled::Error> {
         let times = events.iter().map(|(wall_ns, _)| *wall_ns);
-        let (Some(earliest), Some(latest), Some((_, first))) = (times.clone().min(), times.max(), events.first()) else {
+        let (Some(earliest), Some(latest), Some((_, first))) = (times.clone().min(), times.max(), events.first())
+        else {
             return Ok(());
         };
         let from_there = |(wall_ns, index): &(i64, u64)| (wall_ns.abs_diff(earliest), index - first);

@@ -269,6 +269,33 @@ fn the_index_follows_and_is_rebuilt() {
 }
 
 #[test]
+fn one_producer_hears_of_many_events_in_the_logs_order_and_of_none_that_was_not_taken() {
+    let log = Fixture::new();
+    let writer = log.open();
+    writer.append(open_session(session(3)), None).expect("opens the session");
+    let (heard, hears) = std::sync::mpsc::channel();
+    let submit = |number: u64, of: u8| {
+        let heard = heard.clone();
+        let (draft, bytes) = output(session(of), b"a piece");
+        writer.submit_then(draft, bytes, move |appended| heard.send((number, appended)).expect("it listens"))
+    };
+    for number in 0..20 {
+        submit(number, 3).expect("is taken");
+    }
+    let (draft, _) = output(session(3), b"a piece");
+    let refused = writer.submit_then(draft, Some(b"another".to_vec()), |_| panic!("it was not taken"));
+    assert!(matches!(refused, Err(AppendError::Payload(_))));
+    submit(20, 99).expect("the commit thread finds out that there is no such session");
+    writer.close().expect("closes");
+    let (recorded, refused): (Vec<_>, Vec<_>) = hears.try_iter().partition(|(_, appended)| appended.is_ok());
+    assert!(matches!(&refused[..], [(20, Err(AppendError::Build(_)))]));
+    let numbers: Vec<u64> = recorded.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+    let indices: Vec<u64> = recorded.into_iter().flat_map(|(_, appended)| appended.map(|event| event.index)).collect();
+    assert!(indices.is_sorted_by(|a, b| a < b), "{indices:?}");
+}
+
+#[test]
 fn a_copy_on_a_read_only_mount_reads_and_verifies() {
     use std::os::unix::fs::PermissionsExt as _;
     let log = Fixture::new();

@@ -34,7 +34,7 @@ pub enum GatewayRequest {
         event: Box<GatewayEvent>,
         /// The answer is to carry the event's receipt.
         receipt: bool,
-        /// [`GatewayReply::Accepted`] is to come before: as soon as the log has taken the event.
+        /// [`GatewayReply::Accepted`] is to come as soon as the log has taken the event.
         notice: bool,
     },
     /// The receipts of a call of the lease's agent, by the gateway's request id or the client's own.
@@ -173,8 +173,8 @@ pub enum GatewayReply {
     Lease(LeaseGrant),
     /// The event is durable.
     Recorded(Recorded),
-    /// The log has taken the event; whether it becomes durable is said by the answer that follows
-    /// under the same id.
+    /// The log has taken the event; whether it became durable is said by the answer under the same id, which a fast
+    /// flush may send first.
     Accepted,
     /// The receipts that exist by now.
     Receipts(ReceiptPair),

@@ -7,8 +7,8 @@
 //!
 //! The monitor has two sockets and each is a channel of its own: which one a message comes in by decides
 //! what it can be and what tier it gets, and no field of a message can change that. Requests on one
-//! connection are answered in order; `id` is echoed so that a client may send ahead. The one notice
-//! out of that order is `GatewayReply::Accepted`.
+//! connection are answered in order; `id` is echoed so that a client may send ahead. Out of that order are the
+//! notice `GatewayReply::Accepted` and, on the gateway's channel, what needs no flush.
 
 mod blocking;
 pub mod gateway;
@@ -86,10 +86,30 @@ pub fn frame_len(prefix: [u8; 4]) -> Result<usize, FrameError> {
     if len > FRAME_BYTES_MAX { Err(FrameError::TooLong(len)) } else { Ok(len) }
 }
 
+/// Whether bytes that were read ahead begin with a whole frame: reading it will not wait.
+pub fn holds_frame(ahead: &[u8]) -> bool {
+    let prefix = ahead.first_chunk::<4>().and_then(|prefix| frame_len(*prefix).ok());
+    prefix.is_some_and(|len| ahead.len() - 4 >= len)
+}
+
 /// Decodes the bytes after the length.
 ///
 /// # Errors
 /// [`FrameError::Codec`] when they are no message of this protocol.
 pub fn decode_frame<T: Serialize + DeserializeOwned>(body: &[u8]) -> Result<Frame<T>, FrameError> {
     Ok(codec::decode_strict(body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_frame_is_read_without_waiting() {
+        let frame = encode_frame(&Frame { id: 7, body: Refusal::Invalid("no".to_owned()) }).expect("it is short");
+        let two = [frame.clone(), frame.clone()].concat();
+        assert!(holds_frame(&frame) && holds_frame(&two));
+        assert!((0..frame.len()).all(|len| !holds_frame(&frame[..len])));
+        assert!(!holds_frame(&[0xff; 4096]), "longer than any frame");
+    }
 }
