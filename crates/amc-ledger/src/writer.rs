@@ -129,12 +129,40 @@ struct Queue {
     note: Option<Note>,
     /// The commit thread waits for jobs.
     idle: bool,
-    /// Producers that wait for room.
-    crowded: usize,
 }
 
 /// Hears what came of a job, on the commit thread.
-type Reply = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
+type Then = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
+
+/// The answer that is owed for a job that was taken. One that is dropped, by a thread that panics, is given too.
+struct Reply(Option<Then>);
+
+impl Reply {
+    fn give(mut self, appended: Result<Appended, AppendError>) {
+        if let Some(then) = self.0.take() {
+            then(appended);
+        }
+    }
+
+    fn refuse(self, why: &str) {
+        self.give(Err(AppendError::Stopped(why.to_owned())));
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(then) = self.0.take() {
+            then(Err(AppendError::Closed));
+        }
+    }
+}
+
+/// An answer that is waited for, and where it is waited for.
+fn awaited() -> (Then, Pending) {
+    let (then, reply) = channel();
+    // A producer that went away does not want to know.
+    (Box::new(move |appended| drop(then.send(appended))), Pending { reply })
+}
 
 struct Job {
     task: Task,
@@ -144,6 +172,14 @@ struct Job {
 enum Task {
     Append(Box<Draft>, Option<Packed>),
     Rotate(Signers),
+}
+
+impl Task {
+    fn append(draft: Draft, payload: Option<Vec<u8>>) -> Result<Self, AppendError> {
+        refuse_reserved(&draft.content)?;
+        let packed = pack(draft.payload.as_ref(), payload)?;
+        Ok(Task::Append(Box::new(draft), packed))
+    }
 }
 
 impl Shared {
@@ -156,7 +192,7 @@ impl Shared {
         let mut queue = self.queue();
         queue.stopped.get_or_insert_with(|| why.to_owned());
         for job in std::mem::take(&mut queue.jobs) {
-            refuse(job.reply, why);
+            job.reply.refuse(why);
         }
         self.changed.notify_all();
         drop(queue);
@@ -228,15 +264,14 @@ impl Writer {
     /// # Errors
     /// [`AppendError`] when it was not taken; what is known only later comes from [`Pending::wait`].
     pub fn submit(&self, draft: Draft, payload: Option<Vec<u8>>) -> Result<Pending, AppendError> {
-        let (reply, receiver) = channel();
-        // A producer that went away does not want to know.
-        self.submit_then(draft, payload, move |appended| drop(reply.send(appended)))?;
-        Ok(Pending { reply: receiver })
+        let (then, pending) = awaited();
+        self.hand_over(Task::append(draft, payload)?, then)?;
+        Ok(pending)
     }
 
     /// As [`Writer::submit`], for a producer that waits for many at once: `then` is called with what [`Pending::wait`]
     /// would return: in the log's order where the event is recorded, at once where it is refused. It holds up every other
-    /// append, so it hands over and returns.
+    /// append, so it hands over and returns. It is called exactly once.
     ///
     /// # Errors
     /// [`AppendError`] when the event was not taken, and then `then` is not called.
@@ -246,23 +281,19 @@ impl Writer {
         payload: Option<Vec<u8>>,
         then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static,
     ) -> Result<(), AppendError> {
-        refuse_reserved(&draft.content)?;
-        let packed = pack(draft.payload.as_ref(), payload)?;
-        self.hand_over(Task::Append(Box::new(draft), packed), Box::new(then))
+        self.hand_over(Task::append(draft, payload)?, Box::new(then))
     }
 
-    fn hand_over(&self, task: Task, reply: Reply) -> Result<(), AppendError> {
+    fn hand_over(&self, task: Task, then: Then) -> Result<(), AppendError> {
         let mut queue = self.shared.queue();
         while queue.is_full() && queue.is_open().is_ok() {
-            queue.crowded += 1;
             queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            queue.crowded -= 1;
         }
         queue.is_open()?;
         if let Task::Append(_, Some(packed)) = &task {
             queue.bytes += packed.bytes();
         }
-        queue.jobs.push_back(Job { task, reply });
+        queue.jobs.push_back(Job { task, reply: Reply(Some(then)) });
         if queue.idle {
             self.shared.changed.notify_all();
         }
@@ -284,9 +315,9 @@ impl Writer {
     /// # Errors
     /// [`AppendError::Sign`] when the next key is none of this log; then the old one goes on.
     pub fn rotate(&self, next: Signers) -> Result<Appended, AppendError> {
-        let (reply, receiver) = channel();
-        self.hand_over(Task::Rotate(next), Box::new(move |appended| drop(reply.send(appended))))?;
-        Pending { reply: receiver }.wait()
+        let (then, pending) = awaited();
+        self.hand_over(Task::Rotate(next), then)?;
+        pending.wait()
     }
 
     /// Whether events are taken now; after a failed flush none is ever again.
@@ -454,11 +485,12 @@ impl Committer {
                 return None;
             }
             if !queue.jobs.is_empty() {
-                let jobs = std::mem::take(&mut queue.jobs);
-                queue.bytes = 0;
-                if queue.crowded > 0 {
+                // Producers wait only where there was no room.
+                if queue.is_full() {
                     self.shared.changed.notify_all();
                 }
+                let jobs = std::mem::take(&mut queue.jobs);
+                queue.bytes = 0;
                 return Some(jobs);
             }
             if queue.closed {
@@ -485,10 +517,10 @@ impl Committer {
             match done {
                 Ok(appended) => waiting.push((reply, appended)),
                 Err(AppendError::Stopped(why)) => {
-                    refuse(reply, &why);
+                    reply.refuse(&why);
                     return Err(fail(waiting, jobs, why));
                 }
-                Err(error) => reply(Err(error)),
+                Err(error) => reply.give(Err(error)),
             }
             if (self.engine.staged_bytes() >= BATCH_BYTES_MAX || jobs.is_empty())
                 && let Err(error) = self.flush(&mut waiting)
@@ -510,7 +542,7 @@ impl Committer {
         let tiles = self.engine.take_tiles();
         self.publisher.offer(self.engine.size(), self.engine.note(), tiles);
         for (reply, appended) in waiting.drain(..) {
-            reply(Ok(appended));
+            reply.give(Ok(appended));
         }
         if self.engine.is_full() {
             self.publisher.wait()?;
@@ -520,14 +552,9 @@ impl Committer {
     }
 }
 
-fn refuse(reply: Reply, why: &str) {
-    reply(Err(AppendError::Stopped(why.to_owned())));
-}
-
 fn fail(waiting: Vec<(Reply, Appended)>, jobs: VecDeque<Job>, why: String) -> String {
-    waiting.into_iter().map(|(reply, _)| reply).chain(jobs.into_iter().map(|job| job.reply)).for_each(|reply| {
-        refuse(reply, &why);
-    });
+    let replies = waiting.into_iter().map(|(reply, _)| reply).chain(jobs.into_iter().map(|job| job.reply));
+    replies.for_each(|reply| reply.refuse(&why));
     why
 }
 

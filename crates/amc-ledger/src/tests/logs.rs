@@ -295,6 +295,38 @@ fn one_producer_hears_of_many_events_in_the_logs_order_and_of_none_that_was_not_
     assert!(indices.is_sorted_by(|a, b| a < b), "{indices:?}");
 }
 
+/// A clock that breaks when it is told to.
+struct BreakingClock {
+    ticking: Arc<TestClock>,
+    broken: std::sync::atomic::AtomicBool,
+}
+
+impl amc_core::Clock for BreakingClock {
+    fn now(&self) -> amc_core::Instant {
+        assert!(!self.broken.load(std::sync::atomic::Ordering::SeqCst), "the clock broke");
+        self.ticking.now()
+    }
+}
+
+#[test]
+fn whoever_waits_hears_of_a_commit_thread_that_panics() {
+    let log = Fixture::new();
+    let clock = Arc::new(BreakingClock { ticking: TestClock::new(), broken: false.into() });
+    let writer = Writer::open(log.dir.path(), log.key.signers(), clock.clone()).expect("opens");
+    writer.append(open_session(session(3)), None).expect("opens the session");
+    clock.broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    let (heard, hears) = std::sync::mpsc::channel();
+    let then = heard.clone();
+    let (draft, bytes) = output(session(3), b"a piece");
+    writer.submit_then(draft, bytes, move |appended| then.send(appended).expect("it listens")).expect("is taken");
+    // One end of the channel stays here, as it does with a producer that waits for many.
+    let appended = hears.recv_timeout(std::time::Duration::from_secs(20)).expect("it is said, not kept waiting for");
+    assert!(matches!(appended, Err(AppendError::Closed)), "{appended:?}");
+    drop(heard);
+    let (draft, bytes) = output(session(3), b"another");
+    assert!(matches!(writer.append(draft, bytes), Err(AppendError::Closed | AppendError::Stopped(_))));
+}
+
 #[test]
 fn a_copy_on_a_read_only_mount_reads_and_verifies() {
     use std::os::unix::fs::PermissionsExt as _;
