@@ -93,64 +93,29 @@ pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
 impl Serving {
     /// Takes requests until the connection ends; whether it was a gateway's.
     fn requests(&self, reader: &mut BufReader<UnixStream>, pid: Option<i32>) -> bool {
-        let (mut is_gateway, mut ready) = (false, Vec::new());
+        let (mut is_gateway, mut replies) = (false, Vec::new());
         while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(reader) {
             is_gateway |= matches!(body, GatewayRequest::Started(_));
             let notice = matches!(body, GatewayRequest::Record { notice: true, .. });
-            match self.take(pid, id, body) {
-                Ok(Answer::Ready(reply)) => ready.push((id, reply)),
-                Ok(Answer::Taken) => {
-                    if notice {
-                        ready.push((id, GatewayReply::Accepted));
-                    }
-                    // An error means that nobody answers any more.
-                    if self.under_way.send(()).is_err() {
-                        break;
-                    }
-                }
-                Err(refused) => ready.push((id, GatewayReply::Refused(refused))),
+            let answer = self.take(pid, id, body);
+            // Notices of events that came together go out together; nothing else waits for what was read ahead.
+            let gathers = matches!(answer, Ok(Answer::Taken)) && holds_frame(reader.buffer());
+            replies.extend(match answer {
+                Ok(Answer::Ready(reply)) => Some((id, reply)),
+                Ok(Answer::Taken) => notice.then_some((id, GatewayReply::Accepted)),
+                Err(refused) => Some((id, GatewayReply::Refused(refused))),
+            });
+            if gathers && replies.len() < WRITTEN_TOGETHER {
+                continue;
             }
-            // What has come together is answered together.
-            let waits = !holds_frame(reader.buffer()) || ready.len() == WRITTEN_TOGETHER;
-            if waits && !ready.is_empty() {
-                if !write(&self.replies, &ready) {
-                    break;
-                }
-                ready.clear();
+            if !replies.is_empty() && !write(&self.replies, &replies) {
+                break;
             }
+            replies.clear();
         }
         is_gateway
     }
-}
 
-/// Answers that became durable with one flush go out in a few writes.
-fn give(daemon: &Daemon, replies: &Replies, given: &Receiver<Settled>, answered: &Receiver<()>) {
-    while let Ok(first) = given.recv() {
-        let mut batch = vec![first.reply(daemon)];
-        let others = given.try_iter().take(WRITTEN_TOGETHER - 1);
-        batch.extend(others.map(|settled| settled.reply(daemon)));
-        if !write(replies, &batch) {
-            return;
-        }
-        for _ in batch {
-            // An error means that the connection takes no more.
-            let _ = answered.recv();
-        }
-    }
-}
-
-fn write(replies: &Replies, batch: &[(u64, GatewayReply)]) -> bool {
-    let mut bytes = Vec::new();
-    for (id, body) in batch {
-        let Ok(frame) = encode_frame(&Frame { id: *id, body }) else { return false };
-        bytes.extend_from_slice(&frame);
-    }
-    // A panic within a write leaves half a frame, which the other side takes for the end.
-    let mut writer = replies.lock().unwrap_or_else(PoisonError::into_inner);
-    writer.write_all(&bytes).is_ok()
-}
-
-impl Serving {
     fn take(&self, pid: Option<i32>, id: u64, request: GatewayRequest) -> Result<Answer, Refusal> {
         let daemon = &self.daemon;
         let core = &daemon.core;
@@ -187,6 +152,9 @@ impl Serving {
                 // A connection that has ended wants no answer.
                 let then = move |appended| drop(settled.send(Settled { id, receipt, appended }));
                 record(daemon, *event, then)?;
+                // An error means that nobody answers any more.
+                let ended = |_| Refusal::LogUnavailable("this connection has ended".to_owned());
+                self.under_way.send(()).map_err(ended)?;
                 Ok(Answer::Taken)
             }
             GatewayRequest::Receipts { lease, request_id } => receipts(daemon, &lease, &request_id),
@@ -194,6 +162,33 @@ impl Serving {
             GatewayRequest::Probe(report) => probes::take(daemon, *report).map(Answer::Ready),
         }
     }
+}
+
+/// Answers that became durable with one flush go out in a few writes.
+fn give(daemon: &Daemon, replies: &Replies, given: &Receiver<Settled>, answered: &Receiver<()>) {
+    while let Ok(first) = given.recv() {
+        let mut batch = vec![first.reply(daemon)];
+        let others = given.try_iter().take(WRITTEN_TOGETHER - 1);
+        batch.extend(others.map(|settled| settled.reply(daemon)));
+        if !write(replies, &batch) {
+            return;
+        }
+        for _ in batch {
+            // An error means that the connection takes no more.
+            let _ = answered.recv();
+        }
+    }
+}
+
+fn write(replies: &Replies, batch: &[(u64, GatewayReply)]) -> bool {
+    let mut bytes = Vec::new();
+    for (id, body) in batch {
+        let Ok(frame) = encode_frame(&Frame { id: *id, body }) else { return false };
+        bytes.extend_from_slice(&frame);
+    }
+    // A panic within a write leaves half a frame, which the other side takes for the end.
+    let mut writer = replies.lock().unwrap_or_else(PoisonError::into_inner);
+    writer.write_all(&bytes).is_ok()
 }
 
 /// Loads and judges `gateway.yaml`, records that, and hands over what the gateway needs.

@@ -137,11 +137,13 @@ async fn write_requests(
 async fn read_replies(reader: OwnedReadHalf, mut asked: mpsc::UnboundedReceiver<(u64, Pending)>) {
     let mut reader = BufReader::new(reader);
     let mut waiting: HashMap<u64, Pending> = HashMap::new();
+    let mut asked_before = 0;
     while let Some(Frame { id, body }) = read_reply(&mut reader).await {
         while let Ok((id, pending)) = asked.try_recv() {
             waiting.insert(id, pending);
+            asked_before = asked_before.max(id + 1);
         }
-        if body == GatewayReply::Accepted {
+        if body == GatewayReply::Accepted && id < asked_before {
             // The answer may have been faster, and an asker that has left wants no notice.
             let accept = waiting.get_mut(&id).and_then(|pending| pending.accept.take());
             let _ = accept.map(|accept| accept.send(()));
@@ -369,3 +371,39 @@ const LOOKUP_MAX: Duration = Duration::from_secs(10);
 
 /// Messages that wait to be written; each may carry a stored payload of a megabyte.
 const QUEUE_LEN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(id: u64, body: GatewayReply) -> Vec<u8> {
+        encode_frame(&Frame { id, body }).expect("it is short")
+    }
+
+    /// Reads one request, then writes.
+    async fn answer(stream: &mut UnixStream, bytes: &[u8]) {
+        let mut prefix = [0; 4];
+        stream.read_exact(&mut prefix).await.expect("a request");
+        let mut body = vec![0; frame_len(prefix).expect("it is short")];
+        stream.read_exact(&mut body).await.expect("a request");
+        stream.write_all(bytes).await.expect("it reads");
+    }
+
+    #[tokio::test]
+    async fn a_notice_may_come_after_its_answer_and_none_of_what_was_never_asked() {
+        let (ours, mut theirs) = UnixStream::pair().expect("two ends");
+        let channel = Channel::new(ours);
+        let hello = || GatewayRequest::Hello { protocol: PROTOCOL_VERSION };
+        let late = [reply(0, GatewayReply::Done), reply(0, GatewayReply::Accepted)].concat();
+        let (accept, accepted) = oneshot::channel();
+        let (first, ()) = tokio::join!(channel.ask_and_hear(hello(), Some(accept)), answer(&mut theirs, &late));
+        assert_eq!(first, Ok(GatewayReply::Done));
+        assert!(accepted.await.is_err(), "nobody waits for it any more");
+        let done = reply(1, GatewayReply::Done);
+        let (next, ()) = tokio::join!(channel.ask(hello()), answer(&mut theirs, &done));
+        assert_eq!(next, Ok(GatewayReply::Done), "the connection goes on");
+        theirs.write_all(&reply(9, GatewayReply::Accepted)).await.expect("writes");
+        tokio::time::timeout(Duration::from_secs(20), channel.closed()).await.expect("it ends");
+        assert_eq!(channel.ask(hello()).await, Err(ChannelError::Closed));
+    }
+}
