@@ -201,11 +201,13 @@ impl Sessions {
 
     /// A call began or ended; a seal waits for calls under way.
     pub(crate) fn count_call(&self, session: SessionId, began: bool) {
-        if let Some(open) = self.live().sessions.get_mut(&session) {
-            let calls = open.calls_under_way;
-            open.calls_under_way = if began { calls.saturating_add(1) } else { calls.saturating_sub(1) };
+        let mut live = self.live();
+        let Some(open) = live.sessions.get_mut(&session) else { return };
+        let calls = open.calls_under_way;
+        open.calls_under_way = if began { calls.saturating_add(1) } else { calls.saturating_sub(1) };
+        if open.calls_under_way == 0 {
+            self.settled.notify_all();
         }
-        self.settled.notify_all();
     }
 
     /// Issues a lease by hand.

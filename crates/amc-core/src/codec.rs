@@ -3,6 +3,7 @@
 //! `postcard::from_bytes` ignores trailing bytes and accepts overlong varints, so two byte strings
 //! could mean the same value. Here nothing may be left over and re-encoding must give the input.
 
+use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Why bytes are not the canonical encoding of a value.
@@ -21,7 +22,66 @@ pub enum CodecError {
 
 /// Encodes `value` as postcard. Serialising our own types into memory cannot fail.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("serialising into a growing buffer has no failure for types of known length")
+    encode_after(Vec::new(), value)
+}
+
+/// The same, after the bytes that are there already.
+pub fn encode_after<T: Serialize + ?Sized>(mut bytes: Vec<u8>, value: &T) -> Vec<u8> {
+    bytes.reserve(ENCODED_BYTES);
+    let encoded = postcard::serialize_with_flavor(value, Growing(bytes));
+    encoded.expect("serialising into a growing buffer has no failure for types of known length")
+}
+
+/// Room for most of what is encoded, so that it need not grow again and again.
+const ENCODED_BYTES: usize = 512;
+
+struct Growing(Vec<u8>);
+
+impl Flavor for Growing {
+    type Output = Vec<u8>;
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
+/// Whether `bytes` are what `value` is encoded as.
+fn is_encoding_of<T: Serialize>(bytes: &[u8], value: &T) -> bool {
+    postcard::serialize_with_flavor(value, Compared(bytes)).is_ok_and(<[u8]>::is_empty)
+}
+
+/// What is left to be compared; the first difference is an error.
+struct Compared<'a>(&'a [u8]);
+
+impl<'a> Flavor for Compared<'a> {
+    type Output = &'a [u8];
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(postcard::Error::SerializeBufferFull)?;
+        Ok(())
+    }
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        match self.0 {
+            [first, rest @ ..] if *first == byte => self.0 = rest,
+            _ => return Err(postcard::Error::SerializeBufferFull),
+        }
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<&'a [u8]> {
+        Ok(self.0)
+    }
 }
 
 /// Decodes canonical postcard: nothing left over, and the same bytes when encoded again.
@@ -33,7 +93,7 @@ pub fn decode_strict<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T,
     if !rest.is_empty() {
         return Err(CodecError::TrailingBytes(rest.len()));
     }
-    if encode(&value) != bytes {
+    if !is_encoding_of(bytes, &value) {
         return Err(CodecError::NotCanonical);
     }
     Ok(value)
@@ -64,6 +124,20 @@ mod tests {
         // 0x80 0x00 is a two-byte spelling of zero.
         assert_eq!(decode_strict::<u64>(&[0x80, 0x00]), Err(CodecError::NotCanonical));
         assert_eq!(decode_strict::<u64>(&[0x00]), Ok(0));
+    }
+
+    #[test]
+    fn what_differs_anywhere_is_not_canonical() {
+        let value = ("text", 300_u32, vec![1_u8, 2]);
+        let bytes = encode(&value);
+        assert!(is_encoding_of(&bytes, &value) && encode_after(vec![9], &value)[1..] == bytes);
+        for at in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            assert!(!is_encoding_of(&other, &value), "byte {at}");
+            assert!(!is_encoding_of(&bytes[..at], &value), "cut at {at}");
+        }
+        assert!(!is_encoding_of(&[bytes, vec![0]].concat(), &value), "a byte more");
     }
 
     #[test]

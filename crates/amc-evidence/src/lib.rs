@@ -14,6 +14,6 @@ pub mod session;
 pub mod verify;
 
 pub use event::{Event, PayloadRef, SignedEvent, Stored};
-pub use log::{Content, Draft, LogState};
+pub use log::{Content, Draft, LogState, NextEvent};
 pub use session::{OpenSession, SessionPlan, SessionRules};
 pub use verify::{Changed, EventRecord, EventTrust, KeyHistory, Seen, SeenHash, VerifiedEvent};

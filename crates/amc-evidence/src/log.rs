@@ -67,6 +67,17 @@ impl Draft {
     }
 }
 
+/// The event that a draft becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextEvent {
+    /// The event.
+    pub event: Event,
+    /// Its fields.
+    pub fields: Fields,
+    /// The event encoded, as it is hashed, signed and stored.
+    pub body: Vec<u8>,
+}
+
 /// A draft that cannot be the next event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
@@ -171,7 +182,7 @@ impl LogState {
     ///
     /// # Errors
     /// [`BuildError`] when the draft does not fit the state; the state is unchanged either way.
-    pub fn build(&self, draft: Draft, now: &Instant) -> Result<Event, BuildError> {
+    pub fn build(&self, draft: Draft, now: &Instant) -> Result<NextEvent, BuildError> {
         let fields = match draft.content {
             Content::Fields(fields) => fields,
             Content::OpenSession(plan) => {
@@ -201,8 +212,11 @@ impl LogState {
             kind: fields.kind(),
             fields: fields.encode(),
         };
-        let len = event.encode().len();
-        if len > limits::EVENT_BYTES_MAX { Err(BuildError::TooLong(len)) } else { Ok(event) }
+        let body = event.encode();
+        if body.len() > limits::EVENT_BYTES_MAX {
+            return Err(BuildError::TooLong(body.len()));
+        }
+        Ok(NextEvent { event, fields, body })
     }
 
     /// Takes the next event in and says what is wrong with it; an empty list means nothing.

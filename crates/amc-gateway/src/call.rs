@@ -1,6 +1,7 @@
 //! One request from an agent: which route, whose lease, then on its way. Whatever is wrong is told
 //! before a provider is called.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
@@ -14,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use zeroize::Zeroizing;
 
-use crate::body::AnswerBody;
+use crate::body::PassingBody;
 use crate::forward::{self, Outgoing, Trailers};
 use crate::monitor::ChannelError;
 use crate::record::Call;
@@ -25,13 +26,17 @@ use crate::tap::{AgentBody, Held, Room, Source};
 use crate::{credentials, facts, headers, limits, probes, receipts, redact, websocket};
 
 /// Answers one request, whatever it is.
-pub(crate) async fn handle(gateway: Arc<Gateway>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn handle(
+    gateway: Arc<Gateway>,
+    mut request: Request<Incoming>,
+    ends: Option<probes::Ends>,
+) -> Response<PassingBody> {
     let settings = gateway.settings();
     let upgrade = websocket::is_asked_for(&request).then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
     let dialect = dialect(&settings, &head);
     let answered = match head.uri.path().strip_prefix("/amc/") {
-        Some("probe") => probes::route(&gateway, &head, body).await,
+        Some("probe") => probes::route(&gateway, &head, body, ends).await,
         Some(rest) => receipts::own_route(&gateway, &head, rest).await,
         None => call(&gateway, settings, head, body, upgrade).await,
     };
@@ -58,24 +63,19 @@ async fn call(
     head: Parts,
     body: Incoming,
     upgrade: Option<OnUpgrade>,
-) -> Result<Response<AnswerBody>, Failure> {
+) -> Result<Response<PassingBody>, Failure> {
     let started = Instant::now();
-    let route = settings.routes.resolve(head.uri.path(), head.uri.query()).map_err(|error| match error {
-        RouteError::UnknownProvider(_) => Failure::not_found(error.to_string()),
-        RouteError::NotNormal => Failure::bad_request(error.to_string()),
-    })?;
+    let route = settings.routes.resolve(head.uri.path()).map_err(no_way)?;
     if head.method.as_str().len() > METHOD_BYTES_MAX {
         return Err(Failure::bad_request("no HTTP method is that long"));
     }
-    let query = head.uri.query().filter(|_| route.dialect == Dialect::Gemini);
-    let Caller { grant, lease, keys_ignored } = authorize(gateway, &head.headers, query).await?;
+    let key_query = head.uri.query().filter(|_| route.dialect == Dialect::Gemini);
+    let Caller { grant, lease, keys_ignored } = authorize(gateway, &head.headers, key_query).await?;
     limits::check_route(&grant, &route.provider)?;
     let slot = gateway.counters.enter(&grant, started)?;
     let without_secrets = |text: &String| settings.redactor.redact_text(&lease, text, text.len()) == *text;
-    let mut url = route.url;
-    if let Some(query) = query {
-        url.set_query(credentials::without_query_key(query).as_deref());
-    }
+    let query = key_query.map_or_else(|| head.uri.query().map(Cow::Borrowed), credentials::without_query_key);
+    let uri = route.uri(query.as_deref()).map_err(no_way)?;
     let call = Call {
         request_id: new_request_id()?,
         client_request_id: client_request_id(&head.headers).filter(without_secrets),
@@ -83,7 +83,7 @@ async fn call(
         dialect: route.dialect,
         method: head.method.to_string(),
         path: route.path,
-        server: (url.host_str().unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or(0)),
+        uri: uri.clone(),
         model_asked: OnceLock::new(),
         request_end: OnceLock::new(),
         grant,
@@ -100,19 +100,26 @@ async fn call(
     credentials::replace(&mut headers, route.key_header, call.settings.provider_key(&call.provider));
     if let Some(upgrade) = upgrade {
         limits::check_models(&call.grant, &facts::models_asked(&call.path, "", b"").unwrap_or_default())?;
-        return websocket::relay(gateway, Arc::new(call), url, headers, upgrade, slot).await;
+        return websocket::relay(gateway, Arc::new(call), uri, headers, upgrade, slot).await;
     }
     let body = AgentBody::new(body, call.settings.idle);
     let (body, _held) = match call.grant.limits.models.is_empty() {
         true => (Source::Agent(body), None),
         false => held(&call, body, &gateway.room).await.map(|(body, held)| (body, Some(held)))?,
     };
-    let outgoing = Outgoing { method: head.method, url, headers, body, trailers };
+    let outgoing = Outgoing { method: head.method, uri, headers, body, trailers };
     let call = Arc::new(call);
     tokio::select! {
         answered = forward::forward(gateway, Arc::clone(&call), outgoing, slot) => answered,
         // What was under way is dropped, and with it finished and recorded.
         () = call.lease_ends(gateway) => Err(Failure::lease_invalid(LEASE_ENDED.to_owned())),
+    }
+}
+
+fn no_way(error: RouteError) -> Failure {
+    match error {
+        RouteError::UnknownProvider(_) => Failure::not_found(error.to_string()),
+        RouteError::NotNormal => Failure::bad_request(error.to_string()),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The lease that an agent sends where its client puts the provider's key, and the provider's key
 //! that takes its place. What an agent sends as a credential never reaches a provider.
 
+use std::borrow::Cow;
+
 use amc_workspace::config::KeyHeader;
 use http::{HeaderMap, HeaderValue, header};
 use zeroize::Zeroizing;
@@ -66,9 +68,9 @@ pub(crate) fn replace(headers: &mut HeaderMap, key_header: KeyHeader, provider_k
 }
 
 /// A query without its `key`; nothing where nothing is left.
-pub(crate) fn without_query_key(query: &str) -> Option<String> {
+pub(crate) fn without_query_key(query: &str) -> Option<Cow<'_, str>> {
     let left: Vec<&str> = query.split('&').filter(|pair| query_key(pair).is_none()).collect();
-    (!left.is_empty()).then(|| left.join("&"))
+    (!left.is_empty()).then(|| left.join("&").into())
 }
 
 /// The value of a pair that a server would read as `key=…`, however its name is written.

@@ -9,16 +9,16 @@ use amc_core::limits::PAYLOAD_STORED_BYTES_MAX;
 use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::GatewayFields;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Incoming};
 use tokio::sync::watch;
 
-use crate::body::{AnswerBody, broken_off, whole};
+use crate::body::{PassingBody, broken_off, whole};
 use crate::headers;
 use crate::limits::CallSlot;
 use crate::monitor::ChannelError;
-use crate::record::{self, AnswerRecorder, Call, Progress};
+use crate::record::{self, AnswerRecorder, Call, Progress, RequestRecorder};
 use crate::refusal::Failure;
 use crate::state::Gateway;
 use crate::tap::{AnswerPassing, Copied, Held, RECEIPT_HEADER, RequestBody, RequestEnd, Room, Source, Unread};
@@ -26,7 +26,7 @@ use crate::tap::{AnswerPassing, Copied, Held, RECEIPT_HEADER, RequestBody, Reque
 /// A request that may pass, with the provider's address and key in it.
 pub(crate) struct Outgoing {
     pub(crate) method: http::Method,
-    pub(crate) url: reqwest::Url,
+    pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Source,
     /// The agent reads trailers, and its connection can carry them beside a Content-Length.
@@ -61,34 +61,31 @@ pub(crate) async fn forward(
     call: Arc<Call>,
     outgoing: Outgoing,
     slot: CallSlot,
-) -> Result<Response<AnswerBody>, Failure> {
-    let Outgoing { method, url, headers, mut body, trailers } = outgoing;
+) -> Result<Response<PassingBody>, Failure> {
+    let Outgoing { method, uri, headers, mut body, trailers } = outgoing;
     let mut _held = None;
     if call.settings.retries > 0 {
         (body, _held) = hold_small(body, &gateway.room).await?;
     }
+    let head = RequestHead { method, uri, headers };
     let again = match &body {
-        Source::Held(Some(bytes)) => Some(bytes.clone()),
-        Source::Held(None) => Some(Bytes::new()),
-        Source::Agent(_) => None,
+        Source::Held(bytes) if call.settings.retries > 0 => Some((head.clone(), bytes.clone().unwrap_or_default())),
+        _ => None,
     };
-    let template = Template { method, url, headers };
-    let mut request = template.request();
-    let mut progress = if gateway.monitor.is_taking() {
-        let (body, passed) = RequestBody::new(body, call.encoding.as_deref());
-        *request.body_mut() = Some(reqwest::Body::wrap(body));
-        record::request(gateway, &call, passed)
+    let (body, mut progress) = if gateway.monitor.is_taking() {
+        let (recorder, progress) = RequestRecorder::new(gateway, &call);
+        (RequestBody::new(body, call.encoding.as_deref(), recorder).boxed_unsync(), progress)
     } else {
         let (body, progress) = record_first(gateway, &call, body).await?;
-        *request.body_mut() = Some(body.into());
-        progress
+        (whole(body), progress)
     };
+    let mut request = head.with(body);
     let mut answer = AnswerRecorder::new(gateway, &call, progress.clone(), slot);
     let mut attempt = 1;
     loop {
-        let answered = head(&call, &mut progress, request).await.and_then(not_switched);
+        let answered = answer_head(&call, &mut progress, request).await.and_then(not_switched);
         let tried_again = again.as_ref().filter(|_| attempt <= call.settings.retries && may_be_tried_again(&answered));
-        let Some(bytes) = tried_again else {
+        let Some((head, bytes)) = tried_again else {
             return match answered {
                 Ok(response) => {
                     answer.head(response.status().as_u16(), response.headers());
@@ -102,22 +99,22 @@ pub(crate) async fn forward(
         tokio::time::sleep(wait).await;
         attempt += 1;
         answer.attempt(attempt);
-        request = template.request();
-        *request.body_mut() = Some(bytes.clone().into());
+        request = head.clone().with(whole(bytes.clone()));
     }
 }
 
 /// What every attempt of a call has in common.
-struct Template {
+#[derive(Clone)]
+struct RequestHead {
     method: http::Method,
-    url: reqwest::Url,
+    uri: Uri,
     headers: HeaderMap,
 }
 
-impl Template {
-    fn request(&self) -> reqwest::Request {
-        let mut request = reqwest::Request::new(self.method.clone(), self.url.clone());
-        *request.headers_mut() = self.headers.clone();
+impl RequestHead {
+    fn with(self, body: PassingBody) -> Request<PassingBody> {
+        let mut request = Request::new(body);
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (self.method, self.uri, self.headers);
         request
     }
 }
@@ -136,19 +133,19 @@ async fn hold_small(body: Source, room: &Room) -> Result<(Source, Option<Held>),
 }
 
 /// A provider may not speak another protocol on a call that did not ask for one.
-fn not_switched(response: Response<reqwest::Body>) -> Result<Response<reqwest::Body>, String> {
+fn not_switched(response: Response<Incoming>) -> Result<Response<Incoming>, String> {
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => Err("the provider switched to another protocol, unasked".to_owned()),
         _ => Ok(response),
     }
 }
 
-fn may_be_tried_again(answered: &Result<Response<reqwest::Body>, String>) -> bool {
+fn may_be_tried_again(answered: &Result<Response<Incoming>, String>) -> bool {
     answered.as_ref().map_or(true, |response| matches!(response.status().as_u16(), 429 | 500 | 502 | 503 | 504 | 529))
 }
 
 /// A quarter of a second, doubled with each attempt; longer where the provider says so, within reason.
-fn retry_wait(answered: &Result<Response<reqwest::Body>, String>, attempt: u32) -> Duration {
+fn retry_wait(answered: &Result<Response<Incoming>, String>, attempt: u32) -> Duration {
     let asked = answered.as_ref().ok().and_then(|response| headers::text(response.headers(), "retry-after"));
     let asked = asked.and_then(|text| text.parse().ok()).map(Duration::from_secs).unwrap_or_default();
     RETRY_WAIT.saturating_mul(1 << attempt.min(8).saturating_sub(1)).max(asked.min(RETRY_WAIT_MAX))
@@ -160,7 +157,7 @@ async fn record_attempt(
     call: &Call,
     progress: &mut watch::Receiver<Progress>,
     attempt: u32,
-    answered: Result<Response<reqwest::Body>, String>,
+    answered: Result<Response<Incoming>, String>,
 ) -> Result<(), Failure> {
     record::recorded(progress).await.map_err(refused)?;
     let status = answered.as_ref().map_or(0, |response| response.status().as_u16());
@@ -197,11 +194,11 @@ async fn record_first(
 }
 
 /// The answer's head, or in words why there is none. The wait is bounded from the request's end.
-async fn head(
+async fn answer_head(
     call: &Call,
     progress: &mut watch::Receiver<Progress>,
-    request: reqwest::Request,
-) -> Result<Response<reqwest::Body>, String> {
+    request: Request<PassingBody>,
+) -> Result<Response<Incoming>, String> {
     let late = async {
         // An error means that the request's task has ended, and with it its body.
         let _ = progress.wait_for(|progress| !matches!(progress, Progress::Passing)).await;
@@ -220,7 +217,7 @@ pub(crate) async fn failed(
     mut progress: watch::Receiver<Progress>,
     mut answer: AnswerRecorder,
     message: String,
-) -> Result<Response<AnswerBody>, Failure> {
+) -> Result<Response<PassingBody>, Failure> {
     let _ = progress.wait_for(|progress| !matches!(progress, Progress::Passing)).await;
     let broke = call.request_end.get() == Some(&RequestEnd::ClientBroke);
     let outcome = if broke { CallOutcome::ClientLeft } else { CallOutcome::UpstreamFailed };
@@ -244,9 +241,9 @@ pub(crate) async fn deliver(
     call: &Arc<Call>,
     mut progress: watch::Receiver<Progress>,
     mut answer: AnswerRecorder,
-    response: Response<reqwest::Body>,
+    response: Response<Incoming>,
     trailers: Trailers,
-) -> Result<Response<AnswerBody>, Failure> {
+) -> Result<Response<PassingBody>, Failure> {
     let events = headers::is_event_stream(&headers::media_type(response.headers()));
     let len = response.body().size_hint().exact();
     let bounded = !events && len.is_some_and(|len| len <= BOUNDED_BYTES_MAX);
@@ -294,7 +291,7 @@ pub(crate) async fn deliver(
 }
 
 /// Reads an answer of known, small length whole.
-async fn read_bounded(mut body: reqwest::Body, answer: &mut AnswerRecorder, idle: Duration) -> (CallOutcome, Bytes) {
+async fn read_bounded(mut body: Incoming, answer: &mut AnswerRecorder, idle: Duration) -> (CallOutcome, Bytes) {
     let mut bytes = BytesMut::new();
     loop {
         match tokio::time::timeout(idle, body.frame()).await {

@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use crate::body::{AnswerBody, whole};
+use crate::body::{PassingBody, whole};
 use crate::state::Gateway;
 
 /// Counters of this process.
@@ -167,7 +167,7 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>) {
     }
 }
 
-fn answer(gateway: &Gateway, path: &str) -> Response<AnswerBody> {
+fn answer(gateway: &Gateway, path: &str) -> Response<PassingBody> {
     let (status, text) = match path {
         "/metrics" => (StatusCode::OK, gateway.metrics.render(gateway.unfinished.count(), gateway.monitor.is_taking())),
         _ => (StatusCode::NOT_FOUND, "figures are at /metrics\n".to_owned()),

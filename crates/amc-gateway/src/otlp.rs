@@ -10,11 +10,12 @@ use std::time::{Duration, SystemTime};
 
 use amc_core::kinds::{CallOutcome, LlmResponse};
 use amc_workspace::config::OtlpConfig;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use reqwest::Url;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::body::whole;
 use crate::error::GatewayError;
 use crate::log;
 use crate::record::Call;
@@ -23,7 +24,7 @@ use crate::state::Gateway;
 /// Where spans go.
 #[derive(Debug)]
 pub(crate) struct Collector {
-    url: Url,
+    uri: Uri,
     headers: HeaderMap,
 }
 
@@ -31,15 +32,15 @@ impl Collector {
     /// From a configuration that was checked.
     pub(crate) fn new(config: &OtlpConfig) -> Result<Self, GatewayError> {
         let OtlpConfig { endpoint, headers } = config;
-        let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
-        let url = Url::parse(&url).map_err(|error| GatewayError::Client(format!("otlp.endpoint: {error}")))?;
+        let uri = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
+        let uri = Uri::try_from(uri).map_err(|error| GatewayError::Client(format!("otlp.endpoint: {error}")))?;
         let pair = |(name, value): (&String, &String)| {
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             Some((name, HeaderValue::from_str(value).ok()?))
         };
         let mut headers: HeaderMap = headers.iter().filter_map(pair).collect();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Collector { url, headers })
+        Ok(Collector { uri, headers })
     }
 }
 
@@ -98,13 +99,14 @@ fn span(call: &Call, operation: &str, answer: &LlmResponse, start: SystemTime, d
     let mut random = [0; 24];
     getrandom::fill(&mut random).ok()?;
     let asked = call.model_asked.get().and_then(Option::as_deref);
-    let (server, port) = &call.server;
+    let server = call.uri.host().unwrap_or_default();
+    let port = call.uri.port_u16().unwrap_or(if call.uri.scheme_str() == Some("https") { 443 } else { 80 });
     let mut attributes = vec![
         text("gen_ai.operation.name", operation),
         text("gen_ai.provider.name", provider_name(&call.provider)),
         text("gen_ai.agent.id", call.grant.agent.as_str()),
         text("server.address", server),
-        number("server.port", u64::from(*port)),
+        number("server.port", u64::from(port)),
         text("amc.request_id", &call.request_id),
     ];
     attributes.extend(asked.map(|model| text("gen_ai.request.model", model)));
@@ -194,21 +196,17 @@ async fn send(gateway: &Gateway, spans: Vec<Value>) -> Result<u64, String> {
     let resource = json!({"attributes": [text("service.name", name), text("service.version", version)]});
     let scope = json!({"name": name, "version": version});
     let body = json!({"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": spans}]}]});
-    let mut request = reqwest::Request::new(Method::POST, collector.url.clone());
+    let mut request = Request::new(whole(body.to_string()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = collector.uri.clone();
     *request.headers_mut() = collector.headers.clone();
-    *request.body_mut() = Some(body.to_string().into());
     let exchange = async {
-        let mut answer = settings.upstream.export(request).await.map_err(|error| error.without_url().to_string())?;
+        let answer = settings.upstream.send(request).await?;
         if !answer.status().is_success() {
             return Err(format!("the collector answered {}", answer.status().as_u16()));
         }
-        let mut told = Vec::new();
-        while let Ok(Some(piece)) = answer.chunk().await {
-            told.extend_from_slice(&piece);
-            if told.len() > ANSWER_BYTES_MAX {
-                break;
-            }
-        }
+        let told = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let told = told.map(|told| told.to_bytes()).unwrap_or_default();
         let told: Value = serde_json::from_slice(&told).unwrap_or_default();
         let rejected = &told["partialSuccess"]["rejectedSpans"];
         Ok(rejected.as_u64().or_else(|| rejected.as_str()?.parse().ok()).unwrap_or(0))

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::body::AnswerBody;
+use crate::body::PassingBody;
 use crate::call::authorize;
 use crate::forward::refused;
 use crate::monitor::ChannelError;
@@ -39,7 +39,12 @@ struct Report {
 }
 
 /// Answers both methods, for a lease.
-pub(crate) async fn route(gateway: &Gateway, head: &Parts, body: Incoming) -> Result<Response<AnswerBody>, Failure> {
+pub(crate) async fn route(
+    gateway: &Gateway,
+    head: &Parts,
+    body: Incoming,
+    ends: Option<Ends>,
+) -> Result<Response<PassingBody>, Failure> {
     let LeaseGrant { lease, session, .. } = authorize(gateway, &head.headers, None).await?.grant;
     if head.method == Method::GET {
         let (home, trusted) = gateway.monitor.probe_plan(lease).await.map_err(refused)?;
@@ -55,7 +60,6 @@ pub(crate) async fn route(gateway: &Gateway, head: &Parts, body: Incoming) -> Re
     if report.attempts.len() > PROBE_ATTEMPTS_MAX {
         return Err(Failure::bad_request(format!("a report has at most {PROBE_ATTEMPTS_MAX} attempts")));
     }
-    let ends = head.extensions.get::<Ends>().copied();
     let peer_uid = ends.and_then(|ends| {
         ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| uid_in(&std::fs::read_to_string(table).ok()?, ends))
     });

@@ -11,14 +11,14 @@ use http::{Method, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::body::AnswerBody;
+use crate::body::PassingBody;
 use crate::call::authorize;
 use crate::forward::refused;
 use crate::refusal::{Failure, json_response};
 use crate::state::Gateway;
 
 /// Answers `/amc/<rest>`.
-pub(crate) async fn own_route(gateway: &Gateway, head: &Parts, rest: &str) -> Result<Response<AnswerBody>, Failure> {
+pub(crate) async fn own_route(gateway: &Gateway, head: &Parts, rest: &str) -> Result<Response<PassingBody>, Failure> {
     if head.method != Method::GET && head.method != Method::HEAD {
         return Err(Failure::bad_request("paths under /amc/ are read with GET"));
     }
@@ -35,7 +35,7 @@ pub(crate) async fn own_route(gateway: &Gateway, head: &Parts, rest: &str) -> Re
     }
 }
 
-async fn receipts(gateway: &Gateway, head: &Parts, id: &str) -> Result<Response<AnswerBody>, Failure> {
+async fn receipts(gateway: &Gateway, head: &Parts, id: &str) -> Result<Response<PassingBody>, Failure> {
     let id = RequestId::new(id).map_err(|error| Failure::bad_request(error.to_string()))?;
     let wait =
         wait(head.uri.query()).ok_or_else(|| Failure::bad_request("wait is a number with s or ms, at most 30s"))?;

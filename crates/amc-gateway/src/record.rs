@@ -2,14 +2,13 @@
 //! the answer. Evidence is finished on tasks of its own, so that neither a client that leaves nor a
 //! provider that breaks off can lose it.
 
-use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use amc_core::kinds::{AgentKeyIgnored, CallOutcome, Dialect, LlmRequest, LlmResponse};
 use amc_core::limits::{MEDIA_TYPE_BYTES_MAX, PAYLOAD_STORED_BYTES_MAX, RULES_BYTES_MAX};
 use amc_workspace::protocol::gateway::{Capture, CapturedPayload, GatewayEvent, GatewayFields, LeaseGrant, Recorded};
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
@@ -17,9 +16,9 @@ use zeroize::Zeroizing;
 
 use crate::facts::{self, AnswerFacts, RequestFacts, Scanner};
 use crate::limits::CallSlot;
-use crate::monitor::ChannelError;
+use crate::monitor::{Accept, ChannelError};
 use crate::state::{Gateway, Pending, Settings};
-use crate::tap::{AgentBody, Copied, PassedRequest, RequestEnd};
+use crate::tap::{AgentBody, Copied, RequestEnd};
 use crate::{headers, log, otlp};
 
 /// One call, as both of its events name it.
@@ -30,8 +29,8 @@ pub(crate) struct Call {
     pub(crate) dialect: Dialect,
     pub(crate) method: String,
     pub(crate) path: String,
-    /// The provider's host and port.
-    pub(crate) server: (String, u16),
+    /// Where it goes.
+    pub(crate) uri: Uri,
     /// The model that the request names, once its body has passed.
     pub(crate) model_asked: OnceLock<Option<String>>,
     /// How its body ended, once it has.
@@ -60,36 +59,51 @@ pub(crate) enum Progress {
     Recorded(Result<Recorded, ChannelError>),
 }
 
-/// Records a request as soon as its body has passed.
-pub(crate) fn request(
-    gateway: &Arc<Gateway>,
-    call: &Arc<Call>,
-    passed: oneshot::Receiver<PassedRequest>,
-) -> watch::Receiver<Progress> {
-    let (progress, watched) = watch::channel(Progress::Passing);
-    let (gateway, call, pending) = (Arc::clone(gateway), Arc::clone(call), gateway.unfinished.add());
-    gateway.runtime.clone().spawn(async move {
-        let Ok(PassedRequest { mut copied, end, unread }) = passed.await else { return };
+/// Gathers a request's evidence; however its body ends, it ends in exactly one event.
+pub(crate) struct RequestRecorder {
+    gateway: Arc<Gateway>,
+    call: Arc<Call>,
+    progress: watch::Sender<Progress>,
+    pending: Pending,
+}
+
+impl RequestRecorder {
+    /// Begins with the body; the receiver hears how far its evidence is.
+    pub(crate) fn new(gateway: &Arc<Gateway>, call: &Arc<Call>) -> (Self, watch::Receiver<Progress>) {
+        let (progress, watched) = watch::channel(Progress::Passing);
+        let (gateway, call, pending) = (Arc::clone(gateway), Arc::clone(call), gateway.unfinished.add());
+        (RequestRecorder { gateway, call, progress, pending }, watched)
+    }
+
+    /// The body has ended; `unread` is it where nobody has read any of it.
+    pub(crate) fn finish(self, copied: Copied, end: RequestEnd, unread: Option<AgentBody>) {
+        self.gateway.runtime.clone().spawn(self.record(copied, end, unread));
+    }
+
+    async fn record(self, mut copied: Copied, end: RequestEnd, unread: Option<AgentBody>) {
+        let RequestRecorder { gateway, call, progress, pending } = self;
         if let Some(incoming) = unread {
             drain(incoming, &mut copied).await;
         }
         // Set here alone, and before anybody hears of it.
         let _ = call.request_end.set(end);
         progress.send_replace(Progress::Passed);
-        let (accept, accepted) = oneshot::channel();
-        let accept = (!call.settings.is_durable()).then_some(accept);
-        let mut recording = pin!(record_request(&gateway, &call, copied, accept));
-        let recorded = tokio::select! {
-            recorded = &mut recording => recorded,
-            Ok(()) = accepted => {
-                progress.send_replace(Progress::Accepted);
-                recording.await
-            }
+        let watching = progress.clone();
+        let accept = move || {
+            watching.send_if_modified(|progress| {
+                // The answer may have been faster.
+                let first = matches!(progress, Progress::Passed);
+                if first {
+                    *progress = Progress::Accepted;
+                }
+                first
+            });
         };
+        let accept: Option<Accept> = if call.settings.is_durable() { None } else { Some(Box::new(accept)) };
+        let recorded = record_request(&gateway, &call, copied, accept).await;
         progress.send_replace(Progress::Recorded(recorded));
         drop(pending);
-    });
-    watched
+    }
 }
 
 /// Submits a request's event and waits until it is durable; `accept` hears before when the log has
@@ -98,7 +112,7 @@ pub(crate) async fn record_request(
     gateway: &Gateway,
     call: &Call,
     mut copied: Copied,
-    accept: Option<oneshot::Sender<()>>,
+    accept: Option<Accept>,
 ) -> Result<Recorded, ChannelError> {
     for header in &call.keys_ignored {
         let ignored = AgentKeyIgnored { provider: call.provider.clone(), header: (*header).to_owned() };
@@ -137,7 +151,7 @@ pub(crate) async fn submit(
     call: &Call,
     fields: GatewayFields,
     payload: Option<CapturedPayload>,
-    accept: Option<oneshot::Sender<()>>,
+    accept: Option<Accept>,
 ) -> Result<Recorded, ChannelError> {
     let LeaseGrant { lease, session, .. } = &call.grant;
     let event = GatewayEvent { lease: lease.clone(), session: *session, fields, payload };

@@ -7,7 +7,7 @@ use amc_core::kinds::Dialect;
 use http::{Response, StatusCode, header};
 use serde_json::json;
 
-use crate::body::{AnswerBody, whole};
+use crate::body::{PassingBody, whole};
 use crate::tap::Unread;
 
 /// Why a call does not pass.
@@ -76,7 +76,7 @@ impl Failure {
     }
 
     /// The answer, in the shape of an API.
-    pub(crate) fn into_response(self, dialect: Dialect) -> Response<AnswerBody> {
+    pub(crate) fn into_response(self, dialect: Dialect) -> Response<PassingBody> {
         let message = format!("AMC gateway: {}: {}", self.code, self.message);
         let body = match dialect {
             Dialect::Openai => json!({"error":
@@ -129,7 +129,7 @@ impl Failure {
 }
 
 /// A JSON answer.
-pub(crate) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<AnswerBody> {
+pub(crate) fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<PassingBody> {
     let response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
     response.body(whole(body.to_string())).expect("status and header are valid")
 }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use amc_core::kinds::Dialect;
 use amc_workspace::config::{KeyHeader, Provider};
-use reqwest::Url;
+use http::Uri;
+use http::uri::{Authority, InvalidUri, Parts, Scheme};
 
 use crate::error::GatewayError;
 
@@ -23,8 +24,15 @@ struct Target {
     name: String,
     dialect: Dialect,
     key_header: KeyHeader,
-    origin: String,
+    origin: Origin,
     base_path: String,
+}
+
+/// Where a provider is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    scheme: Scheme,
+    authority: Authority,
 }
 
 /// One call's way to its provider.
@@ -38,8 +46,17 @@ pub(crate) struct Route {
     pub(crate) key_header: KeyHeader,
     /// Path at the provider.
     pub(crate) path: String,
-    /// The whole address, query included.
-    pub(crate) url: Url,
+    origin: Origin,
+}
+
+impl Route {
+    /// The whole address.
+    pub(crate) fn uri(&self, query: Option<&str>) -> Result<Uri, RouteError> {
+        let Origin { scheme, authority } = self.origin.clone();
+        let path_and_query = query.map_or_else(|| self.path.clone(), |query| format!("{}?{query}", self.path));
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path_and_query).build();
+        uri.map_err(|_| RouteError::NotNormal)
+    }
 }
 
 /// A path without a way.
@@ -58,32 +75,38 @@ impl Routes {
     pub(crate) fn new(providers: &BTreeMap<String, Provider>) -> Result<Self, GatewayError> {
         let target = |(name, provider): (&String, &Provider)| {
             let refuse = |message: String| GatewayError::BaseUrl { provider: name.clone(), message };
-            let url = Url::parse(&provider.base_url).map_err(|error| refuse(error.to_string()))?;
-            let base_path = url.path().trim_end_matches('/').to_owned();
-            let origin = url.origin().ascii_serialization();
+            let uri: Uri = provider.base_url.parse().map_err(|error: InvalidUri| refuse(error.to_string()))?;
+            let base_path = uri.path().trim_end_matches('/').to_owned();
+            let Parts { scheme: Some(scheme), authority: Some(authority), .. } = uri.into_parts() else {
+                return Err(refuse("it names no host".to_owned()));
+            };
+            if !is_normal(&base_path) {
+                return Err(refuse(RouteError::NotNormal.to_string()));
+            }
             let (dialect, key_header) = (provider.dialect, provider.key_header());
+            let origin = Origin { scheme, authority };
             Ok(Target { name: name.clone(), dialect, key_header, origin, base_path })
         };
         Ok(Routes { providers: providers.iter().map(target).collect::<Result<_, GatewayError>>()? })
     }
 
-    /// The way of a request's path and query.
-    pub(crate) fn resolve(&self, path: &str, query: Option<&str>) -> Result<Route, RouteError> {
-        if has_dot_segments(path) {
+    /// The way of a request's path.
+    pub(crate) fn resolve(&self, path: &str) -> Result<Route, RouteError> {
+        if !is_normal(path) {
             return Err(RouteError::NotNormal);
         }
         let (first, rest) =
             path.strip_prefix('/').map_or(("", ""), |path| path.split_at(path.find('/').unwrap_or(path.len())));
         let target = self.providers.iter().find(|target| target.name == first);
         let target = target.ok_or_else(|| RouteError::UnknownProvider(self.names()))?;
-        let path = target.path_for(rest);
-        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-        let url = Url::parse(&format!("{}{path}{query}", target.origin)).map_err(|_| RouteError::NotNormal)?;
-        if url.path() != path {
-            return Err(RouteError::NotNormal);
-        }
-        let (provider, dialect, key_header) = (target.name.clone(), target.dialect, target.key_header);
-        Ok(Route { provider, dialect, key_header, path, url })
+        let Target { name, dialect, key_header, origin, .. } = target;
+        Ok(Route {
+            provider: name.clone(),
+            dialect: *dialect,
+            key_header: *key_header,
+            path: target.path_for(rest),
+            origin: origin.clone(),
+        })
     }
 
     /// The dialect of the provider that a path's first segment names, whatever the rest is.
@@ -112,11 +135,18 @@ impl Target {
     }
 }
 
-/// Whether a server that decodes `%2e`, `%2f` or `%5c`, or takes a backslash for a slash, would find
-/// a dot segment.
+/// Whether every server reads a path as it is written.
+fn is_normal(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>?\\^`{}".contains(&byte);
+    path.bytes().all(plain) && !has_dot_segments(path)
+}
+
+/// Whether a server that decodes `%2e`, `%2f` or `%5c` would find a dot segment.
 fn has_dot_segments(path: &str) -> bool {
-    let lower =
-        path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace('\\', "/");
+    if !path.contains('%') {
+        return path.split('/').any(|segment| segment == "." || segment == "..");
+    }
+    let lower = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
     lower.split('/').any(|segment| segment == "." || segment == "..") || lower.contains("%00")
 }
 
@@ -135,7 +165,7 @@ mod tests {
     }
 
     fn url(path: &str, query: Option<&str>) -> Result<String, RouteError> {
-        routes().resolve(path, query).map(|route| route.url.to_string())
+        routes().resolve(path)?.uri(query).map(|uri| uri.to_string())
     }
 
     #[test]

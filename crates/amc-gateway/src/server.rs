@@ -227,15 +227,12 @@ fn started(address: SocketAddr, config: &GatewayConfig) -> GatewayStarted {
 async fn connection(gateway: Arc<Gateway>, stream: TcpStream, mut stopped: watch::Receiver<bool>) {
     // The pieces of a stream are small and must not wait for each other.
     let _ = stream.set_nodelay(true);
-    let ends = stream.peer_addr().ok().zip(stream.local_addr().ok());
+    let ends = stream.peer_addr().ok().zip(stream.local_addr().ok()).map(|(peer, own)| probes::Ends { peer, own });
     let (asked, mut first_head) = watch::channel(false);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        asked.send_replace(true);
+    let service = service_fn(move |request: Request<Incoming>| {
+        asked.send_if_modified(|asked| !std::mem::replace(asked, true));
         let gateway = Arc::clone(&gateway);
-        if let Some((peer, own)) = ends {
-            request.extensions_mut().insert(probes::Ends { peer, own });
-        }
-        async move { Ok::<_, Infallible>(call::handle(gateway, request).await) }
+        async move { Ok::<_, Infallible>(call::handle(gateway, request, ends).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::body::BodyError;
 use crate::facts::{self, Decoder, Skeleton};
-use crate::record::AnswerRecorder;
+use crate::record::{AnswerRecorder, RequestRecorder};
 use crate::redact::OVERLAP_BYTES;
 
 /// A body's digest, its beginning, and of a JSON body beyond that what is left without long strings.
@@ -105,15 +105,6 @@ pub(crate) enum RequestEnd {
     Cut,
     /// The agent broke off.
     ClientBroke,
-}
-
-/// What passed of a request's body.
-#[derive(Debug)]
-pub(crate) struct PassedRequest {
-    pub(crate) copied: Copied,
-    pub(crate) end: RequestEnd,
-    /// The body, where nobody has read any of it.
-    pub(crate) unread: Option<AgentBody>,
 }
 
 /// What an agent sends, as it comes; an agent that sends nothing for too long has broken off.
@@ -217,11 +208,9 @@ impl Body for AgentBody {
 }
 
 /// A request's body on its way to the provider.
-#[derive(Debug)]
 pub(crate) struct RequestBody {
-    live: Option<(Source, Copied)>,
+    live: Option<(Source, Copied, RequestRecorder)>,
     asked: bool,
-    passed: Option<oneshot::Sender<PassedRequest>>,
 }
 
 /// Where a request's body comes from.
@@ -262,29 +251,26 @@ impl Source {
 }
 
 impl RequestBody {
-    /// Wraps a body; the receiver learns what passed when it has ended.
-    pub(crate) fn new(source: Source, encoding: Option<&str>) -> (Self, oneshot::Receiver<PassedRequest>) {
-        let (passed, receiver) = oneshot::channel();
-        let live = Some((source, Copied::new(encoding)));
-        let mut body = RequestBody { live, asked: false, passed: Some(passed) };
+    /// Wraps a body; the recorder gets what has passed when it has ended.
+    pub(crate) fn new(source: Source, encoding: Option<&str>, recorder: RequestRecorder) -> Self {
+        let mut body = RequestBody { live: Some((source, Copied::new(encoding), recorder)), asked: false };
         body.finish_at_end();
-        (body, receiver)
+        body
     }
 
     fn finish_at_end(&mut self) {
-        if self.live.as_ref().is_some_and(|(source, _)| source.is_end_stream()) {
+        if self.live.as_ref().is_some_and(|(source, ..)| source.is_end_stream()) {
             self.finish(RequestEnd::Whole);
         }
     }
 
     fn finish(&mut self, end: RequestEnd) {
-        let (Some((source, copied)), Some(passed)) = (self.live.take(), self.passed.take()) else { return };
+        let Some((source, copied, recorder)) = self.live.take() else { return };
         let unread = match source {
             Source::Agent(incoming) if end == RequestEnd::Cut && !self.asked => Some(incoming),
             _ => None,
         };
-        // Without a receiver the gateway is stopping and its evidence task is gone.
-        let _ = passed.send(PassedRequest { copied, end, unread });
+        recorder.finish(copied, end, unread);
     }
 }
 
@@ -294,7 +280,7 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.asked = true;
-        let Some((source, copied)) = &mut self.live else { return Poll::Ready(None) };
+        let Some((source, copied, _)) = &mut self.live else { return Poll::Ready(None) };
         let frame = ready!(source.poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
@@ -314,7 +300,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.live.as_ref().map_or(SizeHint::with_exact(0), |(source, _)| source.size_hint())
+        self.live.as_ref().map_or(SizeHint::with_exact(0), |(source, ..)| source.size_hint())
     }
 }
 
@@ -326,7 +312,7 @@ impl Drop for RequestBody {
 
 /// An answer's body on its way to the agent.
 pub(crate) struct AnswerPassing {
-    upstream: reqwest::Body,
+    upstream: Incoming,
     answer: AnswerRecorder,
     remaining: Option<u64>,
     idle: Pin<Box<Sleep>>,
@@ -352,7 +338,7 @@ impl AnswerPassing {
     /// Wraps an answer's body. With `receipt_in_trailer` the end of the stream (never a byte of the
     /// body) waits for the answer's event and carries its receipt.
     pub(crate) fn new(
-        upstream: reqwest::Body,
+        upstream: Incoming,
         answer: AnswerRecorder,
         lease_ends: LeaseEnds,
         idle_max: Duration,

@@ -9,14 +9,14 @@ use amc_core::Digest;
 use amc_core::kinds::{CallOutcome, WebSocketClosed};
 use amc_crypto::hash::BodyHasher;
 use amc_workspace::protocol::gateway::GatewayFields;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
-use crate::body::{AnswerBody, whole};
+use crate::body::{PassingBody, whole};
 use crate::forward::{self, Trailers, refused};
 use crate::headers;
 use crate::limits::CallSlot;
@@ -38,28 +38,29 @@ pub(crate) fn is_asked_for(request: &Request<Incoming>) -> bool {
 pub(crate) async fn relay(
     gateway: &Arc<Gateway>,
     call: Arc<Call>,
-    url: reqwest::Url,
+    uri: Uri,
     mut fields: HeaderMap,
     agent: OnUpgrade,
     slot: CallSlot,
-) -> Result<Response<AnswerBody>, Failure> {
+) -> Result<Response<PassingBody>, Failure> {
     let copied = Copied::new(None);
     let recorded = record::record_request(gateway, &call, copied, None).await.map_err(refused)?;
     let (_, progress) = watch::channel(Progress::Recorded(Ok(recorded.clone())));
     let mut answer = AnswerRecorder::new(gateway, &call, progress.clone(), slot);
     fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    let mut request = reqwest::Request::new(http::Method::GET, url);
+    let mut request = Request::new(whole(""));
+    *request.uri_mut() = uri;
     *request.headers_mut() = fields;
     let asked = tokio::time::timeout(call.settings.first_byte, call.settings.upstream.upgrade(request)).await;
     let late = || Err(format!("no answer within {} ms", call.settings.first_byte.as_millis()));
-    let response = match asked.unwrap_or_else(|_| late()) {
+    let mut response = match asked.unwrap_or_else(|_| late()) {
         Ok(response) => response,
         Err(message) => return forward::failed(gateway, &call, progress, answer, message).await,
     };
     answer.head(response.status().as_u16(), response.headers());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return forward::deliver(gateway, &call, progress, answer, response.into(), Trailers::No).await;
+        return forward::deliver(gateway, &call, progress, answer, response, Trailers::No).await;
     }
     let mut back = Response::new(whole(""));
     *back.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -72,9 +73,9 @@ pub(crate) async fn relay(
     let gateway = Arc::clone(gateway);
     gateway.runtime.clone().spawn(async move {
         // A side that does not come makes a tunnel of no bytes.
-        let (agent, provider) = tokio::join!(agent, response.upgrade());
+        let (agent, provider) = tokio::join!(agent, hyper::upgrade::on(&mut response));
         if let (Ok(agent), Ok(provider)) = (agent, provider) {
-            tunnel.run(&gateway, TokioIo::new(agent), provider).await;
+            tunnel.run(&gateway, TokioIo::new(agent), TokioIo::new(provider)).await;
         }
     });
     Ok(back)

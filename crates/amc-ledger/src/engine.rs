@@ -4,11 +4,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use amc_core::kinds::{Fields, KeyPurpose, KeyRotated};
+use amc_core::kinds::{KeyPurpose, KeyRotated};
 use amc_core::{Clock, Instant, Tier};
 use amc_crypto::signer::SignError;
 use amc_crypto::{Note, sha256};
-use amc_evidence::{Content, Draft, SignedEvent};
+use amc_evidence::{Content, Draft, NextEvent, SignedEvent};
 
 use crate::error::{AppendError, FileError};
 use crate::frame::{FlushEnd, Frame, SegmentHeader, segment_path};
@@ -173,14 +173,9 @@ impl Engine {
         now: &Instant,
     ) -> Result<Appended, AppendError> {
         let mut live = look(&self.live);
-        let event = live.state.build(draft, now)?;
-        let body = event.encode();
+        let NextEvent { event, fields, body } = live.state.build(draft, now)?;
         let hash = amc_crypto::leaf_hash(&body);
         let signature = self.hands.signers.event.sign_event(&hash)?;
-        let fields = Fields::decode(event.kind, &event.fields)
-            .ok()
-            .flatten()
-            .expect("fields that were encoded from their type decode as that type");
         let findings = live.state.apply(&event, Some(&fields), hash);
         debug_assert!(!findings.iter().any(amc_core::Finding::is_error), "the log's own event breaks no rule");
         let tiles = &mut self.tiles;

@@ -199,7 +199,7 @@ impl Log {
         self.now_ns += S / 100;
         let boot_ns = u64::try_from(self.now_ns - T0 + 1_000 * DAY).expect("after boot");
         let now = Instant { wall_ns: self.now_ns, boot_ns, boot_id: BOOT };
-        let event = self.state.build(draft, &now).expect("fits the log");
+        let event = self.state.build(draft, &now).expect("fits the log").event;
         self.take(&event)
     }
 

@@ -71,7 +71,7 @@ pub(crate) fn build(drafts: impl IntoIterator<Item = Draft>) -> Vec<Event> {
     let mut state = LogState::new(ORIGIN);
     let mut events = Vec::new();
     for (ms, draft) in (0..).zip(drafts) {
-        let event = state.build(draft, &at(ms)).expect("fits");
+        let event = state.build(draft, &at(ms)).expect("fits").event;
         assert_eq!(take(&mut state, &event), [], "what the rules build they accept");
         events.push(event);
     }

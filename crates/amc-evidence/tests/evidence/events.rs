@@ -181,7 +181,7 @@ fn what_was_seen_is_read_again_or_refused() {
 
 fn response() -> (Event, Fields, Digest) {
     let mut state = LogState::new(ORIGIN);
-    let open = state.build(open("bot", 1), &at(0)).expect("fits");
+    let open = state.build(open("bot", 1), &at(0)).expect("fits").event;
     assert_eq!(crate::common::take(&mut state, &open), []);
     let fields = LlmResponse {
         request_id: "req-1".into(),
@@ -198,7 +198,8 @@ fn response() -> (Event, Fields, Digest) {
         attempt: 1,
     };
     let draft = Draft::in_session(agent("bot"), session(1), Tier::Observed, fields.clone());
-    let event = state.build(draft.with_payload(PayloadRef::full(b"body", "application/json")), &at(1)).expect("fits");
+    let event =
+        state.build(draft.with_payload(PayloadRef::full(b"body", "application/json")), &at(1)).expect("fits").event;
     let hash = amc_crypto::leaf_hash(&event.encode());
     (event, fields.into(), hash)
 }

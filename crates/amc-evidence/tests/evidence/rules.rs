@@ -4,7 +4,7 @@ use crate::common::{agent, at, build, head, judge, open, output, rechain, seal, 
 use amc_core::kinds::{Fields, KeyPurpose, KeyRotated, SessionSeal};
 use amc_core::{Digest, FindingCode, Tier};
 use amc_evidence::log::BuildError;
-use amc_evidence::{Draft, Event, LogState};
+use amc_evidence::{Draft, Event, LogState, NextEvent};
 use proptest::prelude::*;
 
 fn small_log() -> Vec<Event> {
@@ -140,7 +140,7 @@ fn wall_clock_back() {
 fn clock_events_are_due_when_the_clocks_part() {
     let mut state = LogState::new(crate::common::ORIGIN);
     assert_eq!(state.clock_event(&at(5)), None, "nothing to compare with");
-    let event = state.build(open("bot", 1), &at(5_000)).expect("fits");
+    let event = state.build(open("bot", 1), &at(5_000)).expect("fits").event;
     assert_eq!(take(&mut state, &event), []);
     assert_eq!(state.clock_event(&at(7_000)), None);
     assert!(matches!(state.clock_event(&at(4_999)), Some(Fields::ClockRollback(back)) if back.by_ns == 1_000_000));
@@ -160,7 +160,7 @@ fn clock_events_are_due_when_the_clocks_part() {
 #[test]
 fn drafts_that_do_not_fit_change_nothing() {
     let mut state = LogState::new(crate::common::ORIGIN);
-    let event = state.build(open("bot", 1), &at(0)).expect("fits");
+    let event = state.build(open("bot", 1), &at(0)).expect("fits").event;
     assert_eq!(take(&mut state, &event), []);
     let before = state.clone();
     let id = session(1);
@@ -189,7 +189,7 @@ fn a_state_resumes_from_its_bytes() {
 #[test]
 fn findings_name_the_log_and_the_place() {
     let mut state = LogState::new(crate::common::ORIGIN);
-    let event = state.build(open("bot", 1), &at(0)).expect("fits");
+    let event = state.build(open("bot", 1), &at(0)).expect("fits").event;
     let findings = take(&mut state, &Event { prev: Digest([1; 32]), ..event });
     assert_eq!(findings[0].code, FindingCode::ChainBroken);
     assert_eq!(findings[0].subject, "test/evidence#0");
@@ -204,7 +204,7 @@ fn a_rotation_of_the_witness_key_is_no_rotation_of_the_log_key() {
     for (purpose, spans) in [(KeyPurpose::Witness, 1), (KeyPurpose::Log, 2)] {
         let fields = KeyRotated { purpose, public: crate::common::public(&next).to_digest() };
         let event =
-            LogState::new(crate::common::ORIGIN).build(Draft::new(Tier::Observed, fields), &at(0)).expect("fits");
+            LogState::new(crate::common::ORIGIN).build(Draft::new(Tier::Observed, fields), &at(0)).expect("fits").event;
         let signed = crate::common::sign(&event, crate::common::ORIGIN, &first);
         let trust = EventTrust { origin: crate::common::ORIGIN, keys: &keys };
         let record = Unverified::new(signed).verify(&trust).expect("verifies");
@@ -234,7 +234,7 @@ proptest! {
         let mut writer = LogState::new(crate::common::ORIGIN);
         let mut verifier = LogState::new(crate::common::ORIGIN);
         for (ms, draft) in (0..).zip(drafts) {
-            let Ok(event) = writer.build(draft, &at(ms)) else { continue };
+            let Ok(NextEvent { event, .. }) = writer.build(draft, &at(ms)) else { continue };
             prop_assert_eq!(take(&mut writer, &event), []);
             prop_assert_eq!(take(&mut verifier, &event), []);
         }

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::rules::Resolver;
 use super::target::Target;
 use super::tunnel::{self, Passage};
-use crate::body::{AnswerBody, whole};
+use crate::body::{PassingBody, whole};
 use crate::log;
 use crate::monitor::ChannelError;
 use crate::server::{HEAD_MAX, without_a_request};
@@ -62,12 +62,12 @@ pub(crate) async fn connection(egress: Egress, stream: TcpStream, mut stopped: w
     let _ = serving.await;
 }
 
-async fn handle(egress: &Egress, request: Request<Incoming>) -> Response<AnswerBody> {
+async fn handle(egress: &Egress, request: Request<Incoming>) -> Response<PassingBody> {
     let answered = pass(egress, request).await;
     answered.unwrap_or_else(|refused| refused.into_response())
 }
 
-async fn pass(egress: &Egress, request: Request<Incoming>) -> Result<Response<AnswerBody>, Refused> {
+async fn pass(egress: &Egress, request: Request<Incoming>) -> Result<Response<PassingBody>, Refused> {
     let started = Instant::now();
     let settings = egress.gateway.settings();
     let (grant, token) = authorize(&egress.gateway, request.headers()).await?;
@@ -225,7 +225,7 @@ async fn dial(addresses: &[SocketAddr], wait: Duration) -> Result<(SocketAddr, T
 }
 
 impl Refused {
-    fn into_response(self) -> Response<AnswerBody> {
+    fn into_response(self) -> Response<PassingBody> {
         let mut response = Response::new(whole(format!("AMC egress proxy: {}\n", self.message)));
         *response.status_mut() = self.status;
         let fields = response.headers_mut();

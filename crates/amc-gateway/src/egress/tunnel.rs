@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::hello::{Hello, client_hello};
 use super::serve::{self, Refused};
 use super::target::Target;
-use crate::body::{AnswerBody, whole};
+use crate::body::{PassingBody, whole};
 use crate::headers;
 use crate::state::Gateway;
 
@@ -38,7 +38,7 @@ pub(crate) struct Passage {
 }
 
 /// Answers a CONNECT; what follows passes on a task of its own.
-pub(crate) fn open(passage: Passage, mut request: Request<Incoming>, stream: TcpStream) -> Response<AnswerBody> {
+pub(crate) fn open(passage: Passage, mut request: Request<Incoming>, stream: TcpStream) -> Response<PassingBody> {
     let pending = passage.gateway.unfinished.add();
     passage.gateway.runtime.clone().spawn(async move {
         if let Ok(agent) = hyper::upgrade::on(&mut request).await {
@@ -156,7 +156,7 @@ pub(crate) async fn forward(
     passage: Passage,
     request: Request<Incoming>,
     stream: TcpStream,
-) -> Result<Response<AnswerBody>, Refused> {
+) -> Result<Response<PassingBody>, Refused> {
     let (counts, server) = counted(stream);
     let (mut head, body) = request.into_parts();
     let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);

@@ -19,8 +19,8 @@ use regex::bytes::Regex;
 use zeroize::Zeroizing;
 
 use shapes::{
-    COOKIE_NAMES, ESCAPE_BYTES_MAX, JWT_BEGIN, LEASE, PEM_BEGIN, SHAPES, VALUE_NAMES, cookie_at, is_token,
-    is_within_token, jwt_len, key_len, pem_len, query_value_at, value_at,
+    COOKIE_NAMES, JWT_BEGIN, LEASE, PEM_BEGIN, SHAPES, VALUE_NAMES, cookie_at, is_within_token, jwt_len, key_len,
+    pem_len, query_value_at, value_at,
 };
 
 /// Knows the providers' keys and how secrets look.
@@ -31,8 +31,7 @@ pub(crate) struct Redactor {
     prefixes: Vec<String>,
     /// What the owner calls a secret.
     patterns: Vec<Regex>,
-    /// What may begin with each byte.
-    classes: Classes,
+    begins: Begins,
 }
 
 /// A copy without secrets.
@@ -44,47 +43,86 @@ pub(crate) struct Redacted {
     pub(crate) rules: Vec<&'static str>,
 }
 
-/// What each byte may mean, as bits.
-#[derive(Clone)]
-struct Classes([u8; 256]);
+/// Where a secret may begin, told by two bytes: most of a text is passed over for it.
+struct Begins {
+    /// Pairs with which a word may begin that is a secret, or its name.
+    words: Pairs,
+    /// Pairs with which a secret may begin within a word as well.
+    anywhere: Pairs,
+    /// Both.
+    all: Pairs,
+}
 
-impl Classes {
-    /// It belongs to a word.
-    const TOKEN: u8 = 1;
-    /// What begins a word may begin with it.
-    const WORD: u8 = 2;
-    /// What counts anywhere may begin with it.
-    const ANY: u8 = 4;
-    /// An escape begins with it.
-    const ESCAPE: u8 = 8;
+/// A set of pairs of bytes, one bit for each.
+struct Pairs(Box<[u64; PAIRS / 64]>);
 
-    fn add(&mut self, byte: u8, bits: u8) {
-        self.0[usize::from(byte)] |= bits;
+const PAIRS: usize = 1 << 16;
+
+impl Pairs {
+    fn empty() -> Self {
+        Pairs(Box::new([0; PAIRS / 64]))
     }
 
-    const fn of(&self, byte: u8) -> u8 {
-        self.0[byte as usize]
+    /// Takes in how a text begins; one of one byte may be followed by any.
+    fn add(&mut self, text: &str) {
+        match *text.as_bytes() {
+            [] => {}
+            [first] => (0..=u8::MAX).for_each(|second| self.insert([first, second])),
+            [first, second, ..] => self.insert([first, second]),
+        }
     }
 
-    const fn is(&self, byte: u8, bits: u8) -> bool {
-        self.of(byte) & bits != 0
+    fn insert(&mut self, pair: [u8; 2]) {
+        let at = usize::from(u16::from_be_bytes(pair));
+        self.0[at / 64] |= 1 << (at % 64);
     }
 
-    /// The first place from `at` on, before `end`, where something may begin: most bytes of a text go on a word, and are
-    /// passed over.
-    fn next(&self, bytes: &[u8], at: usize, end: usize) -> usize {
-        let mut before = at.checked_sub(1).map_or(0, |before| self.of(bytes[before]));
-        let back = &bytes[at.saturating_sub(ESCAPE_BYTES_MAX)..at];
-        let escape = back.iter().rev().position(|byte| self.is(*byte, Self::ESCAPE));
-        let mut since_escape = escape.unwrap_or(ESCAPE_BYTES_MAX);
-        for (place, byte) in bytes[..end].iter().enumerate().skip(at) {
-            let class = self.of(*byte);
-            let goes_on = before & Self::TOKEN != 0 && since_escape >= ESCAPE_BYTES_MAX;
-            if class & Self::ANY != 0 || (class & Self::WORD != 0 && !goes_on) {
+    fn has(&self, pair: [u8; 2]) -> bool {
+        let at = usize::from(u16::from_be_bytes(pair));
+        self.0[at / 64] & (1 << (at % 64)) != 0
+    }
+}
+
+impl Begins {
+    fn new() -> Self {
+        Begins { words: Pairs::empty(), anywhere: Pairs::empty(), all: Pairs::empty() }
+    }
+
+    fn word(&mut self, text: &str) {
+        self.words.add(text);
+        self.all.add(text);
+    }
+
+    /// A name that counts in capitals, too.
+    fn name(&mut self, name: &str) {
+        for upper in 0..4 {
+            let letter = |(at, letter): (usize, char)| {
+                if upper & (1 << at) == 0 { letter } else { letter.to_ascii_uppercase() }
+            };
+            self.word(&name.chars().take(2).enumerate().map(letter).collect::<String>());
+        }
+    }
+
+    fn anywhere(&mut self, text: &str) {
+        self.anywhere.add(text);
+        self.all.add(text);
+    }
+
+    /// Whether something may begin at a place; `lease` as the lease begins.
+    fn may_at(&self, lease: Option<[u8; 2]>, bytes: &[u8], at: usize) -> bool {
+        let Some(pair) = bytes[at..].first_chunk().copied() else { return false };
+        self.anywhere.has(pair) || lease == Some(pair) || (self.words.has(pair) && !is_within_token(&bytes[..at]))
+    }
+
+    /// The first place from `at` on, before `end`, where something may begin; `lease` as the lease begins.
+    fn next(&self, lease: Option<[u8; 2]>, bytes: &[u8], at: usize, end: usize) -> usize {
+        let Some(mut pair) = bytes.get(at).map(|first| [0, *first]) else { return end };
+        let of_lease = lease.unwrap_or_default();
+        for (place, second) in (at..end).zip(&bytes[at + 1..]) {
+            pair = [pair[1], *second];
+            if (self.all.has(pair) || pair == of_lease) && self.may_at(lease, bytes, place) {
                 return place;
             }
-            since_escape = if class & Self::ESCAPE != 0 { 0 } else { since_escape + 1 };
-            before = class;
         }
         end
     }
@@ -107,28 +145,14 @@ impl Redactor {
     ) -> Self {
         let provider_keys = provider_keys.into_iter().filter(|key| key.len() >= EXACT_BYTES_MIN);
         let provider_keys: Vec<_> = provider_keys.map(Zeroizing::new).collect();
-        let mut classes = Classes([0; 256]);
-        for byte in 0..=u8::MAX {
-            classes.add(byte, if is_token(byte) { Classes::TOKEN } else { 0 });
-        }
-        for byte in [b'\\', b'%'] {
-            classes.add(byte, Classes::ESCAPE);
-        }
+        let mut begins = Begins::new();
         let own = prefixes.iter().map(String::as_str);
         let shapes = SHAPES.iter().chain([&LEASE]).map(|shape| shape.prefix).chain([JWT_BEGIN]).chain(own);
-        for first in shapes.filter_map(|text| text.bytes().next()) {
-            classes.add(first, Classes::WORD);
-        }
-        for first in VALUE_NAMES.iter().chain(&COOKIE_NAMES).filter_map(|name| name.bytes().next()) {
-            classes.add(first, Classes::WORD);
-            classes.add(first.to_ascii_uppercase(), Classes::WORD);
-        }
-        // These count also within a word.
+        shapes.for_each(|prefix| begins.word(prefix));
+        VALUE_NAMES.iter().chain(&COOKIE_NAMES).for_each(|name| begins.name(name));
         let exact = provider_keys.iter().map(|key| key.as_str()).chain([PEM_BEGIN, "?", "&"]);
-        for first in exact.filter_map(|text| text.bytes().next()) {
-            classes.add(first, Classes::ANY);
-        }
-        Redactor { commitment_key: commitment_key.0, provider_keys, prefixes: prefixes.to_vec(), patterns, classes }
+        exact.for_each(|text| begins.anywhere(text));
+        Redactor { commitment_key: commitment_key.0, provider_keys, prefixes: prefixes.to_vec(), patterns, begins }
     }
 
     /// Copies `bytes` without the secrets in it and keeps what began in the first `keep` of them.
@@ -169,13 +193,10 @@ impl Redactor {
 
     /// The secrets that begin before `end`, in order, none within another.
     fn secrets(&self, lease: &str, bytes: &[u8], end: usize) -> Vec<Found> {
-        let mut classes = self.classes.clone();
-        if let Some(first) = lease.bytes().next() {
-            classes.add(first, Classes::ANY);
-        }
+        let lease_begins = lease.as_bytes().first_chunk().copied();
         let (mut all, mut at, mut no_digits) = (Vec::new(), 0, 0..0);
         let mut begins_at = |at: usize| {
-            let may = classes.is(bytes[at], Classes::WORD | Classes::ANY);
+            let may = self.begins.may_at(lease_begins, bytes, at);
             if may { self.secret_at(lease, bytes, at, &mut no_digits) } else { None }
         };
         let mut named = self.named_by_patterns(bytes).into_iter().peekable();
@@ -183,7 +204,7 @@ impl Redactor {
             // What begins before or here goes from here on; an earlier secret may have taken its beginning.
             while named.next_if(|range| range.end <= at).is_some() {}
             let begins = named.peek().map_or(end, |range| range.start.clamp(at, end.max(at)));
-            at = classes.next(bytes, at, begins.max(at));
+            at = self.begins.next(lease_begins, bytes, at, begins.max(at));
             if at >= end {
                 return all;
             }
@@ -313,6 +334,65 @@ mod tests {
     }
 
     #[test]
+    fn what_is_passed_over_is_no_secret() {
+        let keys = ["the-real-provider-key".to_owned()];
+        let redactor = Redactor::new(Digest([7; 32]), keys, &["acme_live_".to_owned(), "q".to_owned()], Vec::new());
+        let mut pieces: Vec<String> = SHAPES.iter().map(|shape| shape.prefix.to_owned()).collect();
+        pieces.extend(VALUE_NAMES.iter().chain(&COOKIE_NAMES).map(|name| (*name).to_owned()));
+        pieces.extend(VALUE_NAMES.iter().map(|name| name.to_ascii_uppercase()));
+        let others = [
+            LEASE,
+            "the-real-provider-key",
+            "acme_live_",
+            "q",
+            "eyJ",
+            ".eyJx.",
+            PEM_BEGIN,
+            "PRIVATE KEY-----",
+            "?key=",
+            "&token=",
+            "\\n",
+            "\\u000a",
+            "%22",
+            "%",
+            "\\",
+            " ",
+            "\n",
+            ": ",
+            "\": \"",
+            "=",
+            "a=b;",
+            "word",
+            "0",
+            "abcdefghij0123456789abcdefghij0123456789",
+            "Bearer ",
+            "A",
+        ];
+        pieces.extend(others.map(str::to_owned));
+        let mut random = 1_u64;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(random >> 33).expect("31 bits") % below
+        };
+        let mut secrets = 0;
+        for _ in 0..20_000 {
+            let text: String = (0..=next(8)).map(|_| pieces[next(pieces.len())].as_str()).collect();
+            let bytes = text.as_bytes();
+            let (mut everywhere, mut at, mut no_digits) = (Vec::new(), 0, 0..0);
+            while at < bytes.len() {
+                let found = redactor.secret_at(LEASE, bytes, at, &mut no_digits);
+                at = found.as_ref().map_or(at + 1, |found| found.end);
+                everywhere.extend(found.map(|found| (found.start, found.end, found.rule)));
+            }
+            let found = redactor.secrets(LEASE, bytes, bytes.len());
+            let found: Vec<_> = found.into_iter().map(|found| (found.start, found.end, found.rule)).collect();
+            assert_eq!(found, everywhere, "{text}");
+            secrets += found.len();
+        }
+        assert!(secrets > 5_000, "{secrets}");
+    }
+
+    #[test]
     fn a_pattern_and_a_shape_that_overlap_leave_nothing() {
         let (redacted, rules) = text("a word sk-abcdefghijklmnopqrst b");
         assert!(!redacted.contains("sk-") && !redacted.contains("qrst"), "{redacted}");
@@ -364,11 +444,13 @@ mod tests {
 
     #[test]
     fn the_inside_of_a_word_is_passed_over() {
-        let classes = redactor().classes;
-        let text = [b"x".repeat(1000).as_slice(), b"\\nxxxx \"xxxx"].concat();
-        assert_eq!(classes.next(&text, 1, text.len()), 1001, "where an escape begins");
-        assert_eq!(classes.next(&text, 500, 600), 600);
-        assert_eq!(classes.next(&text, 0, text.len()), 0);
+        let begins = redactor().begins;
+        let text = [b"x".repeat(1000).as_slice(), b"sk\\nsk-"].concat();
+        assert_eq!(begins.next(None, &text, 1, text.len()), 1004, "after an escape");
+        assert_eq!(begins.next(None, &text, 500, 600), 600);
+        assert_eq!(begins.next(Some(*b"xs"), &text, 500, text.len()), 999, "a lease counts anywhere");
+        assert_eq!(begins.next(None, b"sk", 0, 2), 0);
+        assert_eq!(begins.next(None, b"st", 0, 2), 2, "nothing begins so");
     }
 
     thread_local! {

@@ -108,10 +108,7 @@ fn separator_len(bytes: &[u8]) -> usize {
     at
 }
 
-/// The longest escape, `\u000a`.
-pub(super) const ESCAPE_BYTES_MAX: usize = 6;
-
-pub(super) const fn is_token(byte: u8) -> bool {
+const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 

@@ -52,7 +52,7 @@ impl Log {
 
     /// Appends one event, signed and verified.
     pub(crate) fn append(&mut self, draft: Draft, now: &Instant) -> u64 {
-        let event = self.state.build(draft, now).expect("the draft fits the log");
+        let event = self.state.build(draft, now).expect("the draft fits the log").event;
         let body = event.encode();
         let hash = amc_crypto::leaf_hash(&body);
         let signature = Signature(self.key.sign(&event_message(self.state.origin(), &hash)).to_bytes());

@@ -68,12 +68,10 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError::TooLong`] when it is above the bound.
 pub fn encode_frame<T: Serialize>(frame: &Frame<T>) -> Result<Vec<u8>, FrameError> {
-    let body = codec::encode(frame);
-    let len = u32::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BYTES_MAX);
-    let len = len.ok_or(FrameError::TooLong(body.len()))?;
-    let mut bytes = Vec::with_capacity(4 + body.len());
-    bytes.extend_from_slice(&len.to_le_bytes());
-    bytes.extend_from_slice(&body);
+    let mut bytes = codec::encode_after(vec![0; 4], frame);
+    let body = bytes.len() - 4;
+    let len = u32::try_from(body).ok().filter(|_| body <= FRAME_BYTES_MAX).ok_or(FrameError::TooLong(body))?;
+    bytes[..4].copy_from_slice(&len.to_le_bytes());
     Ok(bytes)
 }
 
