@@ -40,11 +40,13 @@ struct Growing(Vec<u8>);
 impl Flavor for Growing {
     type Output = Vec<u8>;
 
+    #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
         self.0.extend_from_slice(bytes);
         Ok(())
     }
 
+    #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
         self.0.push(byte);
         Ok(())
@@ -66,11 +68,13 @@ struct Compared<'a>(&'a [u8]);
 impl<'a> Flavor for Compared<'a> {
     type Output = &'a [u8];
 
+    #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
         self.0 = self.0.strip_prefix(bytes).ok_or(postcard::Error::SerializeBufferFull)?;
         Ok(())
     }
 
+    #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
         match self.0 {
             [first, rest @ ..] if *first == byte => self.0 = rest,

@@ -4,11 +4,16 @@
 use std::borrow::Cow;
 
 use amc_workspace::config::KeyHeader;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use zeroize::Zeroizing;
 
 /// The headers in which clients send their key, in the order in which a lease is looked for.
-const HEADERS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+const HEADERS: [(&str, HeaderName); 4] = [
+    ("authorization", header::AUTHORIZATION),
+    ("x-api-key", HeaderName::from_static("x-api-key")),
+    ("api-key", HeaderName::from_static("api-key")),
+    ("x-goog-api-key", HeaderName::from_static("x-goog-api-key")),
+];
 
 /// The parameter of a query in which Gemini's clients may send their key.
 const QUERY_KEY: &str = "key";
@@ -37,8 +42,8 @@ pub(crate) fn candidates(headers: &HeaderMap, query: Option<&str>) -> Vec<Creden
         found.push(Credential { header: "sec-websocket-protocol", token: Zeroizing::new(text.to_owned()) });
     }
     found.truncate(CANDIDATES_MAX);
-    for header in HEADERS {
-        for value in headers.get_all(header) {
+    for (header, name) in HEADERS {
+        for value in headers.get_all(name) {
             let Ok(text) = value.to_str() else { continue };
             let token = if header == "authorization" { after_scheme(text) } else { text.trim() };
             if !token.is_empty() && found.len() < CANDIDATES_MAX {
@@ -51,8 +56,8 @@ pub(crate) fn candidates(headers: &HeaderMap, query: Option<&str>) -> Vec<Creden
 
 /// Takes the agent's credentials out and puts the provider's key in, where there is one.
 pub(crate) fn replace(headers: &mut HeaderMap, key_header: KeyHeader, provider_key: Option<&str>) {
-    for header in HEADERS {
-        headers.remove(header);
+    for (_, name) in HEADERS {
+        headers.remove(name);
     }
     without_subprotocol_key(headers);
     let Some(key) = provider_key else { return };

@@ -9,7 +9,7 @@ use amc_core::limits::PAYLOAD_STORED_BYTES_MAX;
 use amc_workspace::protocol::Refusal;
 use amc_workspace::protocol::gateway::GatewayFields;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::watch;
@@ -171,7 +171,7 @@ async fn record_attempt(
 /// After evidence was refused: nothing leaves before the log has taken the request.
 async fn record_first(
     gateway: &Gateway,
-    call: &Call,
+    call: &Arc<Call>,
     body: Source,
 ) -> Result<(Bytes, watch::Receiver<Progress>), Failure> {
     let (bytes, _held) = match body {
@@ -308,20 +308,26 @@ async fn read_bounded(mut body: Incoming, answer: &mut AnswerRecorder, idle: Dur
 }
 
 pub(crate) fn add_ours(gateway: &Gateway, call: &Call, fields: &mut HeaderMap, request_receipt: Option<String>) {
-    let mut add = |name: &'static str, text: &str| {
+    let mut add = |name: HeaderName, text: &str| {
         if let Ok(value) = HeaderValue::from_str(text) {
             fields.insert(name, value);
         }
     };
-    add("x-amc-request-id", &call.request_id);
-    add("x-amc-receipt-url", &format!("/amc/receipts/{}", call.request_id));
+    add(REQUEST_ID_HEADER, &call.request_id);
+    add(RECEIPT_URL_HEADER, &format!("/amc/receipts/{}", call.request_id));
     if let Some(receipt) = request_receipt {
-        add("x-amc-request-receipt", &receipt);
+        add(REQUEST_RECEIPT_HEADER, &receipt);
     }
     if let Some(key) = &gateway.monitor_key {
-        fields.insert("x-amc-monitor-key", key.clone());
+        fields.insert(MONITOR_KEY_HEADER, key.clone());
     }
 }
+
+/// What an answer carries besides [`RECEIPT_HEADER`].
+const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-amc-request-id");
+const RECEIPT_URL_HEADER: HeaderName = HeaderName::from_static("x-amc-receipt-url");
+const REQUEST_RECEIPT_HEADER: HeaderName = HeaderName::from_static("x-amc-request-receipt");
+const MONITOR_KEY_HEADER: HeaderName = HeaderName::from_static("x-amc-monitor-key");
 
 fn add_receipt(fields: &mut HeaderMap, receipt: Option<String>) {
     if let Some(value) = receipt.and_then(|receipt| HeaderValue::from_str(&receipt).ok()) {

@@ -47,7 +47,7 @@ pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// The media type of a body: its header, or nothing.
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
-    let text = text(headers, "content-type").unwrap_or_default();
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     text[..text.floor_char_boundary(amc_core::limits::MEDIA_TYPE_BYTES_MAX)].to_owned()
 }
 
@@ -105,15 +105,15 @@ fn remove_ours(headers: &mut HeaderMap) {
 }
 
 /// `trailer` stays: it announces fields that we pass on.
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
 ];
 
 #[cfg(test)]

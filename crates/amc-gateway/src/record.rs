@@ -110,7 +110,7 @@ impl RequestRecorder {
 /// taken it.
 pub(crate) async fn record_request(
     gateway: &Gateway,
-    call: &Call,
+    call: &Arc<Call>,
     mut copied: Copied,
     accept: Option<Accept>,
 ) -> Result<Recorded, ChannelError> {
@@ -118,14 +118,12 @@ pub(crate) async fn record_request(
         let ignored = AgentKeyIgnored { provider: call.provider.clone(), header: (*header).to_owned() };
         submit(gateway, call, GatewayFields::KeyIgnored(ignored), None, None).await?;
     }
-    let facts = match copied.readable() {
-        Some(body) => RequestFacts::read(call.dialect, &call.path, &call.media_type, &body),
-        None => RequestFacts::default(),
+    let (of, len) = (Arc::clone(call), copied.bytes.len());
+    let read = move || {
+        let facts = request_facts(&of, &mut copied);
+        (facts, captured(&of, copied, &of.media_type, of.encoding.as_deref()))
     };
-    let facts = match facts.model {
-        None => RequestFacts::read(call.dialect, &call.path, &call.media_type, copied.beginning()),
-        Some(_) => facts,
-    };
+    let (facts, payload) = beside_calls(len, read).await;
     let fields = LlmRequest {
         request_id: call.request_id.clone(),
         client_request_id: call.client_request_id.clone(),
@@ -140,9 +138,24 @@ pub(crate) async fn record_request(
         tools_offered: facts.tools_offered,
         config_version: call.settings.config_version,
     };
-    let payload = captured(call, copied, &call.media_type, call.encoding.as_deref());
     gateway.metrics.bytes(payload.wire_len, 0);
     submit(gateway, call, GatewayFields::Request(fields), Some(payload), accept).await
+}
+
+fn request_facts(call: &Call, copied: &mut Copied) -> RequestFacts {
+    let read = |body: &[u8]| RequestFacts::read(call.dialect, &call.path, &call.media_type, body);
+    let facts = copied.readable().map(|body| read(&body)).unwrap_or_default();
+    if facts.model.is_some() { facts } else { read(copied.beginning()) }
+}
+
+/// Does what takes long for a long body on a thread of its own: other calls go on meanwhile.
+async fn beside_calls<T: Send + 'static>(body_len: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if body_len < LONG_BYTES {
+        return work();
+    }
+    // It is never cancelled, so an error is a panic of ours, which goes on here.
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// Submits one event of a call and waits until it is durable.
@@ -312,9 +325,14 @@ impl Gathering {
         let Ok(request) = request else { return };
         let Gathering { gateway, call, status, media_type, encoding, mut copied, .. } = self;
         let (scanner, first_byte, attempt, pending) = (self.scanner, self.first_byte, self.attempt, self.pending);
-        let body = if headers::is_event_stream(&media_type) { None } else { copied.readable() };
-        let AnswerFacts { model, usage, tool_calls, refusal } = scanner.finish(body.as_deref());
-        drop(body);
+        let (of, len) = (Arc::clone(&call), copied.bytes.len());
+        let read = move || {
+            let body = if headers::is_event_stream(&media_type) { None } else { copied.readable() };
+            let facts = scanner.finish(body.as_deref());
+            drop(body);
+            (facts, captured(&of, copied, &media_type, encoding.as_deref()))
+        };
+        let (AnswerFacts { model, usage, tool_calls, refusal }, payload) = beside_calls(len, read).await;
         gateway.metrics.call(&call.provider, status, outcome, first_byte.unwrap_or(duration));
         let fields = LlmResponse {
             request_id: call.request_id.clone(),
@@ -331,7 +349,6 @@ impl Gathering {
             attempt,
         };
         otlp::call_ended(&gateway, &call, &fields, duration);
-        let payload = captured(&call, copied, &media_type, encoding.as_deref());
         gateway.metrics.bytes(0, payload.wire_len);
         if let Ok(recorded) = submit(&gateway, &call, GatewayFields::Response(fields), Some(payload), None).await {
             // Most answers are not waited for.
@@ -393,6 +410,9 @@ fn micros(duration: Duration) -> u64 {
 
 /// Texts from outside that become fields: an event has 64 KiB for all of them.
 const PATH_BYTES_MAX: usize = 1024;
+
+/// Reading a body from here on takes longer than handing it to another thread.
+const LONG_BYTES: usize = 64 * 1024;
 
 /// How long an agent's body is read that no provider takes.
 const DRAIN_MAX: Duration = Duration::from_secs(2);

@@ -51,7 +51,11 @@ pub struct Options<Ready> {
 /// # Errors
 /// [`GatewayError`], each saying what to do next.
 pub fn run<Ready: FnOnce(SocketAddr)>(options: Options<Ready>) -> Result<(), GatewayError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(GatewayError::Setup)?;
+    // The other half is the monitor's, which signs and writes what this one lets pass: threads of both
+    // on one core only wake each other.
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(workers).enable_all().build().map_err(GatewayError::Setup)?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(GatewayError::Setup)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(GatewayError::Setup)?;
