@@ -3,6 +3,7 @@
 //! Nothing here changes what passes, and a body that cannot be read has no facts: none is guessed.
 
 mod decode;
+mod json;
 mod request;
 mod response;
 mod skeleton;
@@ -14,6 +15,8 @@ pub(crate) use response::{AnswerFacts, Scanner};
 pub(crate) use skeleton::{LEFT_OUT, Skeleton};
 
 use std::borrow::Cow;
+
+use json::Json;
 
 /// A body as its sender meant it, where it can be unpacked to a bounded size.
 pub(crate) fn decoded<'a>(encoding: Option<&str>, bytes: &'a [u8]) -> Option<Cow<'a, [u8]>> {
@@ -44,10 +47,10 @@ pub(crate) fn sniffed(bytes: &[u8]) -> Option<&'static str> {
 const DECODED_BYTES_MAX: usize = 8 << 20;
 
 /// The text of a content: a text, or the texts of its parts one after the other.
-fn text_of(content: &serde_json::Value) -> String {
+fn text_of(content: &Json<'_>) -> String {
     match content {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Array(parts) => {
+        Json::Text(text) => text.clone().into_owned(),
+        Json::List(parts) => {
             let texts: Vec<&str> = parts.iter().filter_map(|part| part["text"].as_str()).collect();
             texts.join("\n")
         }
@@ -56,14 +59,17 @@ fn text_of(content: &serde_json::Value) -> String {
 }
 
 /// How many items an array has; 0 for anything else.
-fn count(value: &serde_json::Value) -> u32 {
-    value.as_array().map_or(0, |items| u32::try_from(items.len()).unwrap_or(u32::MAX))
+fn count(value: &Json<'_>) -> u32 {
+    u32::try_from(value.items().len()).unwrap_or(u32::MAX)
 }
 
 /// A model's name, bounded.
-fn model(value: &serde_json::Value) -> Option<String> {
-    let text = value.as_str()?;
-    Some(text[..text.floor_char_boundary(MODEL_BYTES_MAX)].to_owned())
+fn model(value: &Json<'_>) -> Option<String> {
+    value.as_str().map(model_name)
+}
+
+fn model_name(text: &str) -> String {
+    text[..text.floor_char_boundary(MODEL_BYTES_MAX)].to_owned()
 }
 
 /// Names of models are short; what is longer is no name.

@@ -6,7 +6,8 @@ use std::fmt;
 use amc_core::Digest;
 use amc_core::kinds::Dialect;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
+
+use super::json::Json;
 
 /// What a request says about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,13 +34,13 @@ impl RequestFacts {
         if is_form(media_type) {
             return RequestFacts { model: form_models(body).into_iter().next().or(of_path.model), ..of_path };
         }
-        let Ok(request @ Value::Object(_)) = serde_json::from_slice::<Value>(body) else {
+        let Some(request @ Json::Object(_)) = Json::read(body) else {
             return of_path;
         };
         let prompt = system_prompt(dialect, &request).filter(|text| !text.contains(super::LEFT_OUT));
         RequestFacts {
             model: super::model(&request["model"]).or(of_path.model),
-            stream: request["stream"] == true || of_path.stream,
+            stream: request["stream"].is_true() || of_path.stream,
             system_prompt_sha256: prompt.map(|text| amc_crypto::sha256(text.as_bytes())),
             tools_offered: tools(dialect, &request["tools"]),
         }
@@ -92,7 +93,7 @@ fn path_model(path: &str) -> Option<String> {
         ["deployments", name] => Some(*name),
         _ => None,
     })?;
-    super::model(&Value::from(named))
+    Some(super::model_name(named))
 }
 
 fn is_form(media_type: &str) -> bool {
@@ -108,16 +109,15 @@ fn form_models(body: &[u8]) -> Vec<String> {
         let mut parameters = line.into_iter().flat_map(|line| line.split(';')).map(str::trim);
         parameters.any(|parameter| parameter == "name=\"model\"" || parameter == "name=model")
     });
-    named.filter_map(|(_, value)| super::model(&Value::from(value.lines().next()?))).collect()
+    named.filter_map(|(_, value)| value.lines().next().map(super::model_name)).collect()
 }
 
-fn tools(dialect: Dialect, tools: &Value) -> u32 {
+fn tools(dialect: Dialect, tools: &Json<'_>) -> u32 {
     match dialect {
         Dialect::Openai | Dialect::Anthropic => super::count(tools),
         Dialect::Gemini => tools
-            .as_array()
-            .into_iter()
-            .flatten()
+            .items()
+            .iter()
             .map(|tool| {
                 let functions = ["functionDeclarations", "function_declarations"].map(|name| super::count(&tool[name]));
                 functions.into_iter().max().unwrap_or(0).max(1)
@@ -127,7 +127,7 @@ fn tools(dialect: Dialect, tools: &Value) -> u32 {
 }
 
 /// The texts of all system and developer turns in their order, a line feed between two.
-fn system_prompt(dialect: Dialect, request: &Value) -> Option<String> {
+fn system_prompt(dialect: Dialect, request: &Json<'_>) -> Option<String> {
     let mut texts = Vec::new();
     match dialect {
         Dialect::Openai => texts.push(super::text_of(&request["instructions"])),
@@ -141,8 +141,8 @@ fn system_prompt(dialect: Dialect, request: &Value) -> Option<String> {
             }
         }
     }
-    for turns in ["messages", "input"].iter().filter_map(|key| request[key].as_array()) {
-        let system = turns.iter().filter(|turn| turn["role"] == "system" || turn["role"] == "developer");
+    for turns in ["messages", "input"].map(|key| request[key].items()) {
+        let system = turns.iter().filter(|turn| turn["role"] == *"system" || turn["role"] == *"developer");
         texts.extend(system.map(|turn| super::text_of(&turn["content"])));
     }
     texts.retain(|text| !text.is_empty());
@@ -152,7 +152,7 @@ fn system_prompt(dialect: Dialect, request: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn facts(dialect: Dialect, body: &Value) -> RequestFacts {
         RequestFacts::read(dialect, "/v1/x", "application/json", body.to_string().as_bytes())

@@ -6,9 +6,9 @@
 use std::collections::BTreeSet;
 
 use amc_core::kinds::{Dialect, Usage};
-use serde_json::Value;
 
 use super::Decoder;
+use super::json::Json;
 use super::sse::Lines;
 
 /// What an answer says about itself.
@@ -73,10 +73,10 @@ impl Scanner {
             lines.push(b"\n", |data| stream.event(dialect, data));
             return stream.finish();
         }
-        let body = body.and_then(|body| serde_json::from_slice::<Value>(body).ok());
+        let body = body.and_then(Json::read);
         match body {
             // Gemini's stream without `alt=sse` is one array.
-            Some(Value::Array(chunks)) if dialect == Dialect::Gemini => {
+            Some(Json::List(chunks)) if dialect == Dialect::Gemini => {
                 chunks.iter().for_each(|chunk| stream.gemini_chunk(chunk));
                 stream.finish()
             }
@@ -92,39 +92,39 @@ impl Stream {
             self.ended = true;
             return;
         }
-        let Ok(event) = serde_json::from_slice::<Value>(data) else { return };
+        let Some(event) = Json::read(data) else { return };
         match dialect {
-            Dialect::Openai if event["type"].is_string() => self.responses_event(&event),
+            Dialect::Openai if event["type"].as_str().is_some() => self.responses_event(&event),
             Dialect::Openai => self.chat_chunk(&event),
             Dialect::Anthropic => self.messages_event(&event),
             Dialect::Gemini => self.gemini_chunk(&event),
         }
     }
 
-    fn gemini_chunk(&mut self, chunk: &Value) {
+    fn gemini_chunk(&mut self, chunk: &Json<'_>) {
         let AnswerFacts { model, usage, tool_calls, refusal } = whole(Dialect::Gemini, chunk);
         self.facts.model = model.or(self.facts.model.take());
         // Each chunk says what there was until then.
         self.facts.usage = usage.or(self.facts.usage);
         self.facts.tool_calls = self.facts.tool_calls.saturating_add(tool_calls);
         self.facts.refusal |= refusal;
-        let mut candidates = chunk["candidates"].as_array().into_iter().flatten();
-        self.ended |= candidates.any(|candidate| candidate["finishReason"].is_string());
+        let mut candidates = chunk["candidates"].items().iter();
+        self.ended |= candidates.any(|candidate| candidate["finishReason"].as_str().is_some());
     }
 
-    fn chat_chunk(&mut self, chunk: &Value) {
+    fn chat_chunk(&mut self, chunk: &Json<'_>) {
         self.facts.model = super::model(&chunk["model"]).or(self.facts.model.take());
         self.facts.usage = openai_usage(&chunk["usage"]).or(self.facts.usage);
-        for choice in chunk["choices"].as_array().into_iter().flatten() {
+        for choice in chunk["choices"].items().iter() {
             let choice_index = choice["index"].as_u64().unwrap_or(0);
-            for (position, call) in (0u64..).zip(choice["delta"]["tool_calls"].as_array().into_iter().flatten()) {
+            for (position, call) in (0u64..).zip(choice["delta"]["tool_calls"].items().iter()) {
                 self.tool_calls.insert((choice_index, call["index"].as_u64().unwrap_or(position)));
             }
-            self.facts.refusal |= says(&choice["delta"]["refusal"]) || choice["finish_reason"] == "content_filter";
+            self.facts.refusal |= says(&choice["delta"]["refusal"]) || choice["finish_reason"] == *"content_filter";
         }
     }
 
-    fn responses_event(&mut self, event: &Value) {
+    fn responses_event(&mut self, event: &Json<'_>) {
         if matches!(event["type"].as_str(), Some("response.completed" | "response.incomplete" | "response.failed")) {
             self.facts = whole(Dialect::Openai, &event["response"]);
             self.ended = true;
@@ -133,7 +133,7 @@ impl Stream {
         }
     }
 
-    fn messages_event(&mut self, event: &Value) {
+    fn messages_event(&mut self, event: &Json<'_>) {
         match event["type"].as_str() {
             Some("message_start") => {
                 self.facts.model = super::model(&event["message"]["model"]);
@@ -148,7 +148,7 @@ impl Stream {
                 if let (Some(input_tokens), Some(output_tokens)) = (input, event["usage"]["output_tokens"].as_u64()) {
                     self.facts.usage = Some(Usage { input_tokens, output_tokens });
                 }
-                self.facts.refusal |= event["delta"]["stop_reason"] == "refusal";
+                self.facts.refusal |= event["delta"]["stop_reason"] == *"refusal";
             }
             Some("message_stop") => self.ended = true,
             _ => {}
@@ -162,7 +162,7 @@ impl Stream {
 }
 
 /// The facts of a body that is one JSON value.
-fn whole(dialect: Dialect, body: &Value) -> AnswerFacts {
+fn whole(dialect: Dialect, body: &Json<'_>) -> AnswerFacts {
     let mut facts = AnswerFacts { model: super::model(&body["model"]), ..AnswerFacts::default() };
     let usage = &body["usage"];
     match dialect {
@@ -172,28 +172,28 @@ fn whole(dialect: Dialect, body: &Value) -> AnswerFacts {
                 facts.usage = Some(Usage { input_tokens, output_tokens });
             }
             facts.tool_calls = count_where(&body["content"], is_tool_use);
-            facts.refusal = body["stop_reason"] == "refusal";
+            facts.refusal = body["stop_reason"] == *"refusal";
         }
         Dialect::Gemini => gemini(&mut facts, body),
         Dialect::Openai => {
             facts.usage = openai_usage(usage);
-            let choices = || body["choices"].as_array().into_iter().flatten();
+            let choices = || body["choices"].items().iter();
             facts.tool_calls = choices().map(|choice| super::count(&choice["message"]["tool_calls"])).sum();
             facts.tool_calls += count_where(&body["output"], is_call);
-            facts.refusal =
-                choices()
-                    .any(|choice| says(&choice["message"]["refusal"]) || choice["finish_reason"] == "content_filter")
-                    || body["incomplete_details"]["reason"] == "content_filter"
-                    || body["output"].as_array().into_iter().flatten().any(|item| {
-                        item["content"].as_array().into_iter().flatten().any(|part| part["type"] == "refusal")
-                    });
+            facts.refusal = choices()
+                .any(|choice| says(&choice["message"]["refusal"]) || choice["finish_reason"] == *"content_filter")
+                || body["incomplete_details"]["reason"] == *"content_filter"
+                || body["output"]
+                    .items()
+                    .iter()
+                    .any(|item| item["content"].items().iter().any(|part| part["type"] == *"refusal"));
         }
     }
     facts
 }
 
 /// A `GenerateContentResponse`, or one chunk of a stream of them.
-fn gemini(facts: &mut AnswerFacts, body: &Value) {
+fn gemini(facts: &mut AnswerFacts, body: &Json<'_>) {
     facts.model = super::model(&body["modelVersion"]);
     let usage = &body["usageMetadata"];
     let tokens = |name: &str| usage[name].as_u64();
@@ -201,37 +201,37 @@ fn gemini(facts: &mut AnswerFacts, body: &Value) {
     let output = [tokens("candidatesTokenCount"), tokens("thoughtsTokenCount")];
     facts.usage = tokens("promptTokenCount")
         .map(|input_tokens| Usage { input_tokens, output_tokens: output.into_iter().flatten().sum() });
-    for candidate in body["candidates"].as_array().into_iter().flatten() {
+    for candidate in body["candidates"].items().iter() {
         facts.tool_calls += count_where(&candidate["content"]["parts"], |part| part["functionCall"].is_object());
         facts.refusal |= candidate["finishReason"].as_str().is_some_and(|reason| GEMINI_REFUSALS.contains(&reason));
     }
-    facts.refusal |= body["promptFeedback"]["blockReason"].is_string();
+    facts.refusal |= body["promptFeedback"]["blockReason"].as_str().is_some();
 }
 
 /// Reasons to end an answer by which Gemini says that it withholds the rest.
 const GEMINI_REFUSALS: [&str; 5] = ["SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION"];
 
-fn openai_usage(usage: &Value) -> Option<Usage> {
+fn openai_usage(usage: &Json<'_>) -> Option<Usage> {
     let tokens = |names: [&str; 2]| names.iter().find_map(|name| usage[name].as_u64());
     let input_tokens = tokens(["prompt_tokens", "input_tokens"])?;
     // Embeddings have no tokens out.
     Some(Usage { input_tokens, output_tokens: tokens(["completion_tokens", "output_tokens"]).unwrap_or(0) })
 }
 
-fn is_tool_use(block: &Value) -> bool {
+fn is_tool_use(block: &Json<'_>) -> bool {
     block["type"].as_str().is_some_and(|kind| kind.ends_with("tool_use"))
 }
 
-fn is_call(item: &Value) -> bool {
+fn is_call(item: &Json<'_>) -> bool {
     item["type"].as_str().is_some_and(|kind| kind.ends_with("_call"))
 }
 
-fn says(value: &Value) -> bool {
+fn says(value: &Json<'_>) -> bool {
     value.as_str().is_some_and(|text| !text.is_empty())
 }
 
-fn count_where(items: &Value, wanted: fn(&Value) -> bool) -> u32 {
-    let found = items.as_array().into_iter().flatten().filter(|item| wanted(item)).count();
+fn count_where(items: &Json<'_>, wanted: fn(&Json<'_>) -> bool) -> u32 {
+    let found = items.items().iter().filter(|item| wanted(item)).count();
     u32::try_from(found).unwrap_or(u32::MAX)
 }
 
@@ -239,7 +239,7 @@ fn count_where(items: &Value, wanted: fn(&Value) -> bool) -> u32 {
 mod tests {
     use super::*;
     use amc_testkit::answer::{Answer, chat, messages, responses};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn answer(prompt: &str) -> Answer {
         let request = json!({"model": "m-1", "messages": [{"role": "user", "content": prompt}],
