@@ -14,7 +14,7 @@ use amc_core::kinds::{Fields, Role};
 use amc_core::{AgentId, Digest, LeaseId, RequestId, Tier};
 use amc_crypto::signer::ReceiptSigner as _;
 use amc_evidence::{Draft, Event, receipt};
-use amc_ledger::{AppendError, Appended, LogReader};
+use amc_ledger::{AppendError, Appended, CallPart, LogReader, RequestPlace};
 use amc_workspace::protocol::gateway::{
     GatewayEvent, GatewayFields, GatewayReply, GatewayRequest, ReceiptPair, Recorded, Welcome,
 };
@@ -29,6 +29,9 @@ const UNDER_WAY: usize = 1024;
 
 /// Answers that go out in one write; each may have a receipt to sign first, for which the others wait.
 const WRITTEN_TOGETHER: usize = 16;
+
+/// Calls of one connection whose answers have not come; a gateway has fewer connections.
+const CALLS_MAX: usize = 1 << 18;
 
 /// What is read ahead of a connection, so that a busy one takes few calls of the system.
 const READ_AHEAD_BYTES: usize = 64 << 10;
@@ -68,6 +71,8 @@ struct Serving {
     settled: Sender<Settled>,
     /// Has room for the events that may be under way: one is put in when it was taken, and out when it was answered.
     under_way: SyncSender<()>,
+    /// Where the requests of calls under way stand, by request id.
+    places: HashMap<String, RequestPlace>,
 }
 
 /// Serves one connection. Requests are taken in order. What needs no flush is answered at once, and the rest in order.
@@ -80,7 +85,7 @@ pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
     let answering = thread::spawn(move || give(&for_answers, &given_to, &given, &answered));
     let mut reader = BufReader::with_capacity(READ_AHEAD_BYTES, stream);
     let pid = channels::peer_pid(reader.get_ref());
-    let serving = Serving { daemon: Arc::clone(daemon), replies, settled, under_way };
+    let mut serving = Serving { daemon: Arc::clone(daemon), replies, settled, under_way, places: HashMap::new() };
     let is_gateway = serving.requests(&mut reader, pid);
     drop(serving);
     if is_gateway {
@@ -92,7 +97,7 @@ pub(crate) fn serve(daemon: &Arc<Daemon>, stream: UnixStream) {
 
 impl Serving {
     /// Takes requests until the connection ends; whether it was a gateway's.
-    fn requests(&self, reader: &mut BufReader<UnixStream>, pid: Option<i32>) -> bool {
+    fn requests(&mut self, reader: &mut BufReader<UnixStream>, pid: Option<i32>) -> bool {
         let (mut is_gateway, mut replies) = (false, Vec::new());
         while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(reader) {
             is_gateway |= matches!(body, GatewayRequest::Started(_));
@@ -116,8 +121,8 @@ impl Serving {
         is_gateway
     }
 
-    fn take(&self, pid: Option<i32>, id: u64, request: GatewayRequest) -> Result<Answer, Refusal> {
-        let daemon = &self.daemon;
+    fn take(&mut self, pid: Option<i32>, id: u64, request: GatewayRequest) -> Result<Answer, Refusal> {
+        let daemon = &Arc::clone(&self.daemon);
         let core = &daemon.core;
         let done = || Ok(Answer::Ready(GatewayReply::Done));
         match request {
@@ -151,7 +156,15 @@ impl Serving {
                 let settled = self.settled.clone();
                 // A connection that has ended wants no answer.
                 let then = move |appended| drop(settled.send(Settled { id, receipt, appended }));
-                record(daemon, *event, then)?;
+                let part = self.part(&event.fields)?;
+                let began = match (&part, &event.fields) {
+                    (CallPart::Request(place), GatewayFields::Request(call)) => {
+                        Some((call.request_id.clone(), place.clone()))
+                    }
+                    _ => None,
+                };
+                record(daemon, *event, part, then)?;
+                self.places.extend(began);
                 // An error means that nobody answers any more.
                 let ended = |_| Refusal::LogUnavailable("this connection has ended".to_owned());
                 self.under_way.send(()).map_err(ended)?;
@@ -161,6 +174,23 @@ impl Serving {
             GatewayRequest::ProbePlan { lease } => probes::plan(daemon, &lease).map(Answer::Ready),
             GatewayRequest::Probe(report) => probes::take(daemon, *report).map(Answer::Ready),
         }
+    }
+}
+
+impl Serving {
+    /// What an event is in its call; an answer ends what is known of its request.
+    fn part(&mut self, fields: &GatewayFields) -> Result<CallPart, Refusal> {
+        let place = match fields {
+            GatewayFields::Request(_) if self.places.len() >= CALLS_MAX => {
+                return Err(Refusal::Invalid(format!("{CALLS_MAX} calls are under way already")));
+            }
+            GatewayFields::Request(_) => return Ok(CallPart::Request(RequestPlace::default())),
+            GatewayFields::WebSocket(closed) => self.places.get(&closed.request_id).cloned(),
+            GatewayFields::Response(answer) => self.places.remove(&answer.request_id),
+            _ => return Ok(CallPart::Apart),
+        };
+        let unknown = || Refusal::Invalid("it answers no request of this connection".to_owned());
+        place.map(CallPart::OfRequest).ok_or_else(unknown)
     }
 }
 
@@ -216,6 +246,7 @@ fn welcome(daemon: &Daemon) -> Result<Answer, Refusal> {
 fn record(
     daemon: &Daemon,
     event: GatewayEvent,
+    part: CallPart,
     then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static,
 ) -> Result<(), Refusal> {
     let GatewayEvent { lease, session, fields, payload } = event;
@@ -255,7 +286,7 @@ fn record(
         draft = draft.with_payload(reference);
         bytes = stored;
     }
-    daemon.core.writer.submit_then(draft, bytes, then).map_err(refusal)?;
+    daemon.core.writer.submit_then(draft, bytes, part, then).map_err(refusal)?;
     if let Some(began) = began {
         daemon.sessions.count_call(session, began);
     }

@@ -164,7 +164,7 @@ async fn record_attempt(
     let reason = answered.err().unwrap_or_default();
     let (request_id, provider) = (call.request_id.clone(), call.provider.clone());
     let fields = UpstreamAttempt { request_id, provider, attempt, status, reason };
-    record::submit(gateway, call, GatewayFields::Attempt(fields), None, None).await.map_err(refused)?;
+    record::submit(gateway, call, GatewayFields::Attempt(fields), None).await.map_err(refused)?;
     Ok(())
 }
 
@@ -188,7 +188,7 @@ async fn record_first(
     };
     let mut copied = Copied::new(call.encoding.as_deref());
     copied.push(&bytes);
-    let recorded = record::record_request(gateway, call, copied, None).await.map_err(refused)?;
+    let recorded = record::record_request(gateway, call, copied).await.map_err(refused)?;
     let (_, progress) = watch::channel(Progress::Recorded(Ok(recorded)));
     Ok((bytes, progress))
 }
@@ -256,11 +256,6 @@ pub(crate) async fn deliver(
         let _ = tokio::time::timeout(REQUEST_END_WAIT, ended).await;
     }
     let passing = matches!(&*progress.borrow(), Progress::Passing);
-    let request_receipt = match (passing, durable) {
-        (true, _) => None,
-        (false, true) => record::recorded(&mut progress).await.map_err(refused)?.receipt,
-        (false, false) => record::accepted(&mut progress).await.map_err(refused)?.and_then(|recorded| recorded.receipt),
-    };
     let (mut parts, body) = response.into_parts();
     headers::for_agent(&mut parts.headers);
     parts.extensions.clear();
@@ -270,15 +265,24 @@ pub(crate) async fn deliver(
         // It would name a length that no body follows.
         parts.headers.remove(header::CONTENT_LENGTH);
     }
-    add_ours(gateway, call, &mut parts.headers, request_receipt);
     if durable && !passing && bounded {
+        // Read while the request's event becomes durable, so that both may go with one flush.
         let (outcome, bytes) = read_bounded(body, &mut answer, call.settings.idle).await;
-        let recorded = answer.finish(outcome).await;
-        let recorded = recorded.map_err(|_| Failure::evidence("the answer came and its evidence was not recorded"))?;
-        add_receipt(&mut parts.headers, recorded.receipt);
+        let answered = answer.finish(outcome);
+        let request = record::recorded(&mut progress).await.map_err(refused)?;
+        let answered = answered.await;
+        let answered = answered.map_err(|_| Failure::evidence("the answer came and its evidence was not recorded"))?;
+        add_ours(gateway, call, &mut parts.headers, request.receipt);
+        add_receipt(&mut parts.headers, answered.receipt);
         let body = if outcome == CallOutcome::Complete { whole(bytes) } else { broken_off(bytes) };
         return Ok(Response::from_parts(parts, body));
     }
+    let request_receipt = match (passing, durable) {
+        (true, _) => None,
+        (false, true) => record::recorded(&mut progress).await.map_err(refused)?.receipt,
+        (false, false) => record::accepted(&mut progress).await.map_err(refused)?.and_then(|recorded| recorded.receipt),
+    };
+    add_ours(gateway, call, &mut parts.headers, request_receipt);
     let chunked = !parts.headers.contains_key(header::CONTENT_LENGTH);
     let in_trailer = durable && (trailers == Trailers::Any || (trailers == Trailers::Chunked && chunked));
     if in_trailer {

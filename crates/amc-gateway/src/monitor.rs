@@ -71,6 +71,24 @@ struct Pending {
     accept: Option<Accept>,
 }
 
+/// A request that was sent.
+#[derive(Debug)]
+struct Asked(oneshot::Receiver<GatewayReply>);
+
+impl Asked {
+    async fn reply(self) -> Result<GatewayReply, ChannelError> {
+        match self.0.await {
+            Ok(GatewayReply::Refused(refusal)) => Err(ChannelError::Refused(refusal)),
+            Ok(reply) => Ok(reply),
+            Err(_) => Err(ChannelError::Closed),
+        }
+    }
+}
+
+/// Evidence that was sent.
+#[derive(Debug)]
+pub(crate) struct Submitted(Asked);
+
 impl Channel {
     fn new(stream: UnixStream) -> Self {
         let (reader, writer) = stream.into_split();
@@ -86,20 +104,17 @@ impl Channel {
     }
 
     async fn ask(&self, body: GatewayRequest) -> Result<GatewayReply, ChannelError> {
-        self.ask_and_hear(body, None).await
+        self.send(body, None).await?.reply().await
     }
 
-    async fn ask_and_hear(&self, body: GatewayRequest, accept: Option<Accept>) -> Result<GatewayReply, ChannelError> {
+    /// Sends a request; the next one goes after it, whoever sends it.
+    async fn send(&self, body: GatewayRequest, accept: Option<Accept>) -> Result<Asked, ChannelError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = encode_frame(&Frame { id, body }).map_err(|_| ChannelError::TooLong)?;
         let (reply, answer) = oneshot::channel();
         let pending = Pending { reply, accept };
         self.queue.send(Outgoing { id, frame, pending }).await.map_err(|_| ChannelError::Closed)?;
-        match answer.await {
-            Ok(GatewayReply::Refused(refusal)) => Err(ChannelError::Refused(refusal)),
-            Ok(reply) => Ok(reply),
-            Err(_) => Err(ChannelError::Closed),
-        }
+        Ok(Asked(answer))
     }
 
     async fn closed(&self) {
@@ -279,16 +294,31 @@ impl Monitor {
         }
     }
 
-    /// Appends evidence; returns when it is durable, with a receipt where one is asked for. `accept` hears before
-    /// when the log has taken it.
-    pub(crate) async fn record(
+    /// Sends evidence; what is sent later comes after it in the log. A receipt is made where one is asked for.
+    /// `accept` hears when the log has taken it.
+    pub(crate) async fn submit(
         &self,
         event: GatewayEvent,
         receipt: bool,
         accept: Option<Accept>,
-    ) -> Result<Recorded, ChannelError> {
+    ) -> Result<Submitted, ChannelError> {
         let request = GatewayRequest::Record { event: Box::new(event), receipt, notice: accept.is_some() };
-        let answer = match self.evidence.ask_and_hear(request, accept).await {
+        let sent = self.evidence.send(request, accept).await.map(Submitted);
+        if matches!(sent, Err(ChannelError::Closed)) {
+            self.taking.store(false, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// Sends evidence that nobody waits for a receipt of, and returns when it is durable.
+    pub(crate) async fn record(&self, event: GatewayEvent) -> Result<Recorded, ChannelError> {
+        let submitted = self.submit(event, false, None).await?;
+        self.recorded(submitted).await
+    }
+
+    /// Returns when evidence is durable.
+    pub(crate) async fn recorded(&self, submitted: Submitted) -> Result<Recorded, ChannelError> {
+        let answer = match submitted.0.reply().await {
             Ok(GatewayReply::Recorded(recorded)) => Ok(recorded),
             Ok(_) => Err(ChannelError::Unexpected),
             Err(error) => Err(error),
@@ -393,7 +423,8 @@ mod tests {
         let hello = || GatewayRequest::Hello { protocol: PROTOCOL_VERSION };
         let late = [reply(0, GatewayReply::Done), reply(0, GatewayReply::Accepted)].concat();
         let accept: Accept = Box::new(|| panic!("nobody waits for it any more"));
-        let (first, ()) = tokio::join!(channel.ask_and_hear(hello(), Some(accept)), answer(&mut theirs, &late));
+        let asked = async { channel.send(hello(), Some(accept)).await?.reply().await };
+        let (first, ()) = tokio::join!(asked, answer(&mut theirs, &late));
         assert_eq!(first, Ok(GatewayReply::Done));
         let done = reply(1, GatewayReply::Done);
         let (next, ()) = tokio::join!(channel.ask(hello()), answer(&mut theirs, &done));

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::facts::{self, AnswerFacts, RequestFacts, Scanner};
 use crate::limits::CallSlot;
-use crate::monitor::{Accept, ChannelError};
+use crate::monitor::{Accept, ChannelError, Submitted};
 use crate::state::{Gateway, Pending, Settings};
 use crate::tap::{AgentBody, Copied, RequestEnd};
 use crate::{headers, log, otlp};
@@ -53,6 +53,8 @@ pub(crate) enum Progress {
     Passing,
     /// Its body has passed; the call says how it ended.
     Passed,
+    /// Its event is on its way: what is submitted now comes after it.
+    Submitted,
     /// The log has taken its event.
     Accepted,
     /// Its event is durable, or was refused.
@@ -92,7 +94,7 @@ impl RequestRecorder {
         let accept = move || {
             watching.send_if_modified(|progress| {
                 // The answer may have been faster.
-                let first = matches!(progress, Progress::Passed);
+                let first = matches!(progress, Progress::Passed | Progress::Submitted);
                 if first {
                     *progress = Progress::Accepted;
                 }
@@ -100,23 +102,40 @@ impl RequestRecorder {
             });
         };
         let accept: Option<Accept> = if call.settings.is_durable() { None } else { Some(Box::new(accept)) };
-        let recorded = record_request(&gateway, &call, copied, accept).await;
+        let submitted = submit_request(&gateway, &call, copied, accept).await;
+        progress.send_if_modified(|progress| {
+            let first = matches!(progress, Progress::Passed);
+            if first {
+                *progress = Progress::Submitted;
+            }
+            first
+        });
+        let recorded = settled(&gateway, &call, submitted).await;
         progress.send_replace(Progress::Recorded(recorded));
         drop(pending);
     }
 }
 
-/// Submits a request's event and waits until it is durable; `accept` hears before when the log has
-/// taken it.
+/// Submits a request's event and waits until it is durable.
 pub(crate) async fn record_request(
+    gateway: &Gateway,
+    call: &Arc<Call>,
+    copied: Copied,
+) -> Result<Recorded, ChannelError> {
+    let submitted = submit_request(gateway, call, copied, None).await;
+    settled(gateway, call, submitted).await
+}
+
+/// Submits a request's event; `accept` hears when the log has taken it.
+async fn submit_request(
     gateway: &Gateway,
     call: &Arc<Call>,
     mut copied: Copied,
     accept: Option<Accept>,
-) -> Result<Recorded, ChannelError> {
+) -> Result<Submitted, ChannelError> {
     for header in &call.keys_ignored {
         let ignored = AgentKeyIgnored { provider: call.provider.clone(), header: (*header).to_owned() };
-        submit(gateway, call, GatewayFields::KeyIgnored(ignored), None, None).await?;
+        submit(gateway, call, GatewayFields::KeyIgnored(ignored), None).await?;
     }
     let (of, len) = (Arc::clone(call), copied.bytes.len());
     let read = move || {
@@ -139,7 +158,7 @@ pub(crate) async fn record_request(
         config_version: call.settings.config_version,
     };
     gateway.metrics.bytes(payload.wire_len, 0);
-    submit(gateway, call, GatewayFields::Request(fields), Some(payload), accept).await
+    send(gateway, call, GatewayFields::Request(fields), Some(payload), accept).await
 }
 
 fn request_facts(call: &Call, copied: &mut Copied) -> RequestFacts {
@@ -164,12 +183,34 @@ pub(crate) async fn submit(
     call: &Call,
     fields: GatewayFields,
     payload: Option<CapturedPayload>,
-    accept: Option<Accept>,
 ) -> Result<Recorded, ChannelError> {
+    let submitted = send(gateway, call, fields, payload, None).await;
+    settled(gateway, call, submitted).await
+}
+
+async fn send(
+    gateway: &Gateway,
+    call: &Call,
+    fields: GatewayFields,
+    payload: Option<CapturedPayload>,
+    accept: Option<Accept>,
+) -> Result<Submitted, ChannelError> {
     let LeaseGrant { lease, session, .. } = &call.grant;
     let event = GatewayEvent { lease: lease.clone(), session: *session, fields, payload };
     // Without durable receipts no head waits for one; they are made when somebody asks.
-    let recorded = gateway.monitor.record(event, call.settings.is_durable(), accept).await;
+    gateway.monitor.submit(event, call.settings.is_durable(), accept).await
+}
+
+/// What came of an event; that it is not recorded is said and counted here.
+async fn settled(
+    gateway: &Gateway,
+    call: &Call,
+    submitted: Result<Submitted, ChannelError>,
+) -> Result<Recorded, ChannelError> {
+    let recorded = match submitted {
+        Ok(submitted) => gateway.monitor.recorded(submitted).await,
+        Err(error) => Err(error),
+    };
     if let Err(error) = &recorded {
         gateway.metrics.evidence_failed();
         log::warn("evidence_not_recorded", &json!({"request_id": call.request_id, "why": error.to_string()}));
@@ -203,6 +244,13 @@ async fn drain(mut incoming: AgentBody, copied: &mut Copied) {
     };
     // What has not come by then is not waited for: the agent gets its answer.
     let _ = tokio::time::timeout(DRAIN_MAX, read).await;
+}
+
+/// Waits until a request's event is on its way; whether it is.
+async fn submitted(progress: &mut watch::Receiver<Progress>) -> bool {
+    let on_its_way = |progress: &Progress| !matches!(progress, Progress::Passing | Progress::Passed);
+    let reached = progress.wait_for(on_its_way).await;
+    reached.is_ok_and(|progress| !matches!(*progress, Progress::Recorded(Err(_))))
 }
 
 /// Waits until a request's event is durable.
@@ -320,9 +368,10 @@ impl Drop for AnswerRecorder {
 
 impl Gathering {
     async fn record(mut self, outcome: CallOutcome, duration: Duration, done: oneshot::Sender<Recorded>) {
-        let request = recorded(&mut self.request).await;
         // Without a request's event there is nothing that an answer's could name; that is logged.
-        let Ok(request) = request else { return };
+        if !submitted(&mut self.request).await {
+            return;
+        }
         let Gathering { gateway, call, status, media_type, encoding, mut copied, .. } = self;
         let (scanner, first_byte, attempt, pending) = (self.scanner, self.first_byte, self.attempt, self.pending);
         let (of, len) = (Arc::clone(&call), copied.bytes.len());
@@ -336,7 +385,7 @@ impl Gathering {
         gateway.metrics.call(&call.provider, status, outcome, first_byte.unwrap_or(duration));
         let fields = LlmResponse {
             request_id: call.request_id.clone(),
-            request_index: request.index,
+            request_index: BY_THE_MONITOR,
             provider: call.provider.clone(),
             status,
             outcome,
@@ -350,7 +399,7 @@ impl Gathering {
         };
         otlp::call_ended(&gateway, &call, &fields, duration);
         gateway.metrics.bytes(0, payload.wire_len);
-        if let Ok(recorded) = submit(&gateway, &call, GatewayFields::Response(fields), Some(payload), None).await {
+        if let Ok(recorded) = submit(&gateway, &call, GatewayFields::Response(fields), Some(payload)).await {
             // Most answers are not waited for.
             let _ = done.send(recorded);
         }
@@ -407,6 +456,9 @@ fn capture(truncated: bool, rules: &[&'static str]) -> Capture {
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+/// For a `request_index`: an answer may be submitted before its request's event has one.
+pub(crate) const BY_THE_MONITOR: u64 = 0;
 
 /// Texts from outside that become fields: an event has 64 KiB for all of them.
 const PATH_BYTES_MAX: usize = 1024;

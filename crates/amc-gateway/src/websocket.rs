@@ -20,7 +20,7 @@ use crate::body::{PassingBody, whole};
 use crate::forward::{self, Trailers, refused};
 use crate::headers;
 use crate::limits::CallSlot;
-use crate::record::{self, AnswerRecorder, Call, Progress};
+use crate::record::{self, AnswerRecorder, BY_THE_MONITOR, Call, Progress};
 use crate::refusal::Failure;
 use crate::state::{Gateway, Pending};
 use crate::tap::Copied;
@@ -44,7 +44,7 @@ pub(crate) async fn relay(
     slot: CallSlot,
 ) -> Result<Response<PassingBody>, Failure> {
     let copied = Copied::new(None);
-    let recorded = record::record_request(gateway, &call, copied, None).await.map_err(refused)?;
+    let recorded = record::record_request(gateway, &call, copied).await.map_err(refused)?;
     let (_, progress) = watch::channel(Progress::Recorded(Ok(recorded.clone())));
     let mut answer = AnswerRecorder::new(gateway, &call, progress.clone(), slot);
     fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -69,7 +69,7 @@ pub(crate) async fn relay(
     back.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     back.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     forward::add_ours(gateway, &call, back.headers_mut(), recorded.receipt);
-    let tunnel = Tunnel { call, answer, request_index: recorded.index, pending: gateway.unfinished.add() };
+    let tunnel = Tunnel { call, answer, pending: gateway.unfinished.add() };
     let gateway = Arc::clone(gateway);
     gateway.runtime.clone().spawn(async move {
         // A side that does not come makes a tunnel of no bytes.
@@ -84,7 +84,6 @@ pub(crate) async fn relay(
 struct Tunnel {
     call: Arc<Call>,
     answer: AnswerRecorder,
-    request_index: u64,
     pending: Pending,
 }
 
@@ -119,7 +118,7 @@ impl Tunnel {
         let duration_us = u64::try_from(self.call.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let closed = WebSocketClosed {
             request_id: self.call.request_id.clone(),
-            request_index: self.request_index,
+            request_index: BY_THE_MONITOR,
             provider: self.call.provider.clone(),
             sent_sha256: sent.0,
             sent_len: sent.1,
@@ -128,7 +127,7 @@ impl Tunnel {
             duration_us,
         };
         // A refusal is logged where it is met.
-        let _ = record::submit(gateway, &self.call, GatewayFields::WebSocket(closed), None, None).await;
+        let _ = record::submit(gateway, &self.call, GatewayFields::WebSocket(closed), None).await;
         // The answer's event ends the call, so it comes last.
         drop(self.answer.finish(outcome));
         drop(self.pending);

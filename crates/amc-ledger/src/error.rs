@@ -85,6 +85,9 @@ pub enum AppendError {
     /// The log writes events of this kind itself; the log goes on.
     #[error("events of kind {0} are written by the log itself")]
     Reserved(&'static str),
+    /// The request that the event answers is not in the log; the log goes on.
+    #[error("the request that it answers is not recorded")]
+    NoRequest,
     /// A key refused; the log goes on.
     #[error(transparent)]
     Sign(#[from] SignError),

@@ -47,4 +47,4 @@ pub use export::ExportedTiles;
 pub use reader::{Events, LogReader, PayloadLocation, StoredEvent, Tree};
 pub use reindex::{Reindexed, reindex};
 pub use verify::{Progress, RevokedKey, VerifyMode, VerifyOptions, VerifyReport, verify};
-pub use writer::{Appended, Pending, Recovery, Signers, Writer, create};
+pub use writer::{Appended, CallPart, Pending, Recovery, RequestPlace, Signers, Writer, create};

@@ -100,6 +100,43 @@ impl Pending {
     }
 }
 
+/// Where a request's event stands: known as soon as it is staged, before it is durable.
+#[derive(Debug, Clone, Default)]
+pub struct RequestPlace(Arc<OnceLock<u64>>);
+
+/// What an event is in a call, whose events may be handed over before any of them has an index.
+#[derive(Debug, Clone, Default)]
+pub enum CallPart {
+    /// It names no other event.
+    #[default]
+    Apart,
+    /// The request: its index is noted.
+    Request(RequestPlace),
+    /// It names the request, which was handed over before: its `request_index` is filled in.
+    OfRequest(RequestPlace),
+}
+
+impl CallPart {
+    /// Fills in what is known by now.
+    fn complete(&self, content: &mut Content) -> Result<(), AppendError> {
+        let CallPart::OfRequest(RequestPlace(place)) = self else { return Ok(()) };
+        let index = *place.get().ok_or(AppendError::NoRequest)?;
+        match content {
+            Content::Fields(Fields::LlmResponse(answer)) => answer.request_index = index,
+            Content::Fields(Fields::WebSocketClosed(closed)) => closed.request_index = index,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn staged(&self, appended: &Appended) {
+        if let CallPart::Request(RequestPlace(place)) = self {
+            // One place is of one request; a second one would not change it.
+            place.get_or_init(|| appended.index);
+        }
+    }
+}
+
 /// The one writer of a log. Producers share it by reference; each append waits for its flush.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -170,15 +207,15 @@ struct Job {
 }
 
 enum Task {
-    Append(Box<Draft>, Option<Packed>),
+    Append(Box<Draft>, Option<Packed>, CallPart),
     Rotate(Signers),
 }
 
 impl Task {
-    fn append(draft: Draft, payload: Option<Vec<u8>>) -> Result<Self, AppendError> {
+    fn append(draft: Draft, payload: Option<Vec<u8>>, part: CallPart) -> Result<Self, AppendError> {
         refuse_reserved(&draft.content)?;
         let packed = pack(draft.payload.as_ref(), payload)?;
-        Ok(Task::Append(Box::new(draft), packed))
+        Ok(Task::Append(Box::new(draft), packed, part))
     }
 }
 
@@ -265,11 +302,11 @@ impl Writer {
     /// [`AppendError`] when it was not taken; what is known only later comes from [`Pending::wait`].
     pub fn submit(&self, draft: Draft, payload: Option<Vec<u8>>) -> Result<Pending, AppendError> {
         let (then, pending) = awaited();
-        self.hand_over(Task::append(draft, payload)?, then)?;
+        self.hand_over(Task::append(draft, payload, CallPart::Apart)?, then)?;
         Ok(pending)
     }
 
-    /// As [`Writer::submit`], for a producer that waits for many at once: `then` is called with what [`Pending::wait`]
+    /// As [`Writer::submit`], for a producer that waits for many at once, events of calls among them: `then` is called with what [`Pending::wait`]
     /// would return: in the log's order where the event is recorded, at once where it is refused. It holds up every other
     /// append, so it hands over and returns. It is called exactly once.
     ///
@@ -279,9 +316,10 @@ impl Writer {
         &self,
         draft: Draft,
         payload: Option<Vec<u8>>,
+        part: CallPart,
         then: impl FnOnce(Result<Appended, AppendError>) + Send + 'static,
     ) -> Result<(), AppendError> {
-        self.hand_over(Task::append(draft, payload)?, Box::new(then))
+        self.hand_over(Task::append(draft, payload, part)?, Box::new(then))
     }
 
     fn hand_over(&self, task: Task, then: Then) -> Result<(), AppendError> {
@@ -290,7 +328,7 @@ impl Writer {
             queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         queue.is_open()?;
-        if let Task::Append(_, Some(packed)) = &task {
+        if let Task::Append(_, Some(packed), _) = &task {
             queue.bytes += packed.bytes();
         }
         queue.jobs.push_back(Job { task, reply: Reply(Some(then)) });
@@ -507,7 +545,7 @@ impl Committer {
         let mut waiting: Vec<(Reply, Appended)> = Vec::with_capacity(jobs.len());
         while let Some(Job { task, reply }) = jobs.pop_front() {
             let done = match task {
-                Task::Append(draft, packed) => self.engine.stage(*draft, packed.as_ref()),
+                Task::Append(draft, packed, part) => self.stage(*draft, packed.as_ref(), &part),
                 // Its own flush, so that what was staged before stays under the old key.
                 Task::Rotate(next) => match self.flush(&mut waiting) {
                     Ok(()) => self.engine.rotate(next),
@@ -529,6 +567,13 @@ impl Committer {
             }
         }
         Ok(())
+    }
+
+    fn stage(&mut self, mut draft: Draft, packed: Option<&Packed>, part: &CallPart) -> Result<Appended, AppendError> {
+        part.complete(&mut draft.content)?;
+        let appended = self.engine.stage(draft, packed)?;
+        part.staged(&appended);
+        Ok(appended)
     }
 
     fn flush(&mut self, waiting: &mut Vec<(Reply, Appended)>) -> Result<(), String> {

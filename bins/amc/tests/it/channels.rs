@@ -12,7 +12,10 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use amc_core::kinds::{AgentKeyIgnored, Dialect, Isolation, LlmRequest, ProcessExit, SessionOutcome, SessionPurpose};
+use amc_core::kinds::{
+    AgentKeyIgnored, CallOutcome, Dialect, Isolation, LlmRequest, LlmResponse, ProcessExit, SessionOutcome,
+    SessionPurpose,
+};
 use amc_core::{AgentId, LeaseId, SessionId};
 use amc_workspace::protocol::gateway::{
     Capture, CapturedPayload, GatewayEvent, GatewayFields, GatewayReply, GatewayRequest, LeaseGrant,
@@ -195,6 +198,46 @@ fn the_gateways_channel_chooses_no_agent_no_session_and_no_tier() {
         (&json!("support"), &json!(grant.session), &json!("OBSERVED"))
     );
     assert!(home.evidence_of("llm_request").is_empty());
+    home.json(&["verify"]).ends(0);
+}
+
+#[test]
+fn an_answer_names_the_request_that_came_before_it_whatever_the_gateway_says() {
+    let home = TestHome::new();
+    let up = Up::start(&home);
+    let waiting = Waiting::start(&home);
+    let mut client = GatewayClient::connect(&home.file("run/gateway.sock")).expect("the monitor listens");
+    let grant = waiting.grant(&mut client);
+    let mut submit = |fields| record(&mut client, grant.lease.clone(), grant.session, fields, None);
+    let answer = GatewayFields::Response(LlmResponse {
+        request_id: "forged-1".into(),
+        request_index: 0,
+        provider: "openai".into(),
+        status: 200,
+        outcome: CallOutcome::Complete,
+        model: None,
+        usage: None,
+        tool_calls: 0,
+        refusal: false,
+        first_byte_us: 1,
+        duration_us: 2,
+        attempt: 1,
+    });
+    let refused = submit(answer.clone());
+    assert!(matches!(refused, GatewayReply::Refused(Refusal::Invalid(_))), "nothing was asked: {refused:?}");
+    let GatewayReply::Recorded(asked) = submit(GatewayFields::Request(llm_request(&grant.lease))) else {
+        panic!("a request is taken")
+    };
+    let taken = submit(answer.clone());
+    assert!(matches!(taken, GatewayReply::Recorded(_)), "{taken:?}");
+    let refused = submit(answer);
+    assert!(matches!(refused, GatewayReply::Refused(Refusal::Invalid(_))), "it has its answer: {refused:?}");
+    drop(client);
+    waiting.end();
+    drop(up);
+    let said = home.evidence_of("llm_response");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(said[0]["fields"]["request_index"], json!(asked.index));
     home.json(&["verify"]).ends(0);
 }
 

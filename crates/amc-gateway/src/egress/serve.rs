@@ -163,7 +163,7 @@ pub(crate) async fn record_blocked(
 /// Submits an event of a lease and waits until it is durable.
 pub(crate) async fn record(gateway: &Gateway, grant: &LeaseGrant, fields: GatewayFields) {
     let event = GatewayEvent { lease: grant.lease.clone(), session: grant.session, fields, payload: None };
-    if let Err(error) = gateway.monitor.record(event, false, None).await {
+    if let Err(error) = gateway.monitor.record(event).await {
         gateway.metrics.evidence_failed();
         log::warn("evidence_not_recorded", &json!({"lease": grant.lease, "why": error.to_string()}));
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use amc_core::kinds::{ConfigState, EgressStarted, LlmRequest, LlmResponse};
+use amc_core::kinds::{ConfigState, EgressStarted, LlmRequest, LlmResponse, WebSocketClosed};
 use amc_core::{AgentId, Digest, LeaseId, SessionId};
 use amc_crypto::jws::{ReceiptClaims, ReceiptKind, assemble, signing_input};
 use amc_crypto::{Signature, VerifierKey};
@@ -132,11 +132,20 @@ impl TestMonitor {
         })
     }
 
-    fn record(&self, event: GatewayEvent) -> GatewayReply {
+    fn record(&self, mut event: GatewayEvent) -> GatewayReply {
         let (lock, changed) = &*self.shared;
         let mut state = changed.wait_while(lock.lock().unwrap(), |state| state.held).unwrap();
         if let Some(refusal) = &state.refuse {
             return GatewayReply::Refused(refusal.clone());
+        }
+        if let GatewayFields::Response(LlmResponse { request_id, request_index, .. })
+        | GatewayFields::WebSocket(WebSocketClosed { request_id, request_index, .. }) = &mut event.fields
+        {
+            let asked = |event: &GatewayEvent| matches!(&event.fields, GatewayFields::Request(call) if call.request_id == *request_id);
+            let Some(index) = state.events.iter().position(asked) else {
+                return GatewayReply::Refused(Refusal::Invalid("it answers no request".into()));
+            };
+            *request_index = index as u64;
         }
         let index = state.events.len() as u64;
         let receipt = receipt(&event, index);

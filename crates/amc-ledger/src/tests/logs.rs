@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use amc_core::kinds::{Fields, ProcessOutput, SessionOutcome, Stream};
-use amc_core::{RequestId, Tier};
+use amc_core::kinds::{CallOutcome, Dialect, Fields, LlmRequest, LlmResponse, ProcessOutput, SessionOutcome, Stream};
+use amc_core::{LeaseId, RequestId, Tier};
 use amc_crypto::merkle::{inclusion_proof, root_at, verify_inclusion};
 use amc_evidence::{Content, Draft, PayloadRef};
 
 use super::{ORIGIN, TestClock, TestKey, agent, codes, copy_dir, open_session, opened, output, seal, session};
-use crate::{AppendError, LogReader, OpenError, VerifyMode, VerifyOptions, VerifyReport, Writer, create, verify};
+use crate::{
+    AppendError, CallPart, LogReader, OpenError, RequestPlace, VerifyMode, VerifyOptions, VerifyReport, Writer, create,
+    verify,
+};
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -234,20 +237,7 @@ fn the_index_follows_and_is_rebuilt() {
     write_session(&writer, 1, 5);
     let request = RequestId::new("req-1").expect("a good id");
     writer.append(open_session(session(2)), None).expect("opens the session");
-    let call = amc_core::kinds::LlmResponse {
-        request_id: "req-1".into(),
-        request_index: 0,
-        provider: "demo".into(),
-        status: 200,
-        outcome: amc_core::kinds::CallOutcome::Complete,
-        model: None,
-        usage: None,
-        tool_calls: 0,
-        refusal: false,
-        first_byte_us: 0,
-        duration_us: 0,
-        attempt: 1,
-    };
+    let call = LlmResponse { request_id: "req-1".into(), ..answer() };
     let appended = writer.append(Draft::in_session(agent(), session(2), Tier::Observed, call), None).expect("appends");
     writer.append(seal(session(2)), None).expect("seals");
     let size = writer.with_state(amc_evidence::LogState::size);
@@ -277,13 +267,15 @@ fn one_producer_hears_of_many_events_in_the_logs_order_and_of_none_that_was_not_
     let submit = |number: u64, of: u8| {
         let heard = heard.clone();
         let (draft, bytes) = output(session(of), b"a piece");
-        writer.submit_then(draft, bytes, move |appended| heard.send((number, appended)).expect("it listens"))
+        writer.submit_then(draft, bytes, CallPart::Apart, move |appended| {
+            heard.send((number, appended)).expect("it listens")
+        })
     };
     for number in 0..20 {
         submit(number, 3).expect("is taken");
     }
     let (draft, _) = output(session(3), b"a piece");
-    let refused = writer.submit_then(draft, Some(b"another".to_vec()), |_| panic!("it was not taken"));
+    let refused = writer.submit_then(draft, Some(b"another".to_vec()), CallPart::Apart, |_| panic!("it was not taken"));
     assert!(matches!(refused, Err(AppendError::Payload(_))));
     submit(20, 99).expect("the commit thread finds out that there is no such session");
     writer.close().expect("closes");
@@ -293,6 +285,74 @@ fn one_producer_hears_of_many_events_in_the_logs_order_and_of_none_that_was_not_
     assert_eq!(numbers, (0..20).collect::<Vec<_>>());
     let indices: Vec<u64> = recorded.into_iter().flat_map(|(_, appended)| appended.map(|event| event.index)).collect();
     assert!(indices.is_sorted_by(|a, b| a < b), "{indices:?}");
+}
+
+fn call(of: u8, fields: impl Into<Fields>) -> Draft {
+    Draft::in_session(agent(), session(of), Tier::Observed, fields)
+}
+
+fn request() -> LlmRequest {
+    LlmRequest {
+        request_id: "req-1".to_owned(),
+        client_request_id: None,
+        provider: "openai".to_owned(),
+        dialect: Dialect::Openai,
+        method: "POST".to_owned(),
+        path: "/v1/chat/completions".to_owned(),
+        lease: LeaseId::new("lease-0000000000000001").expect("an id"),
+        model: None,
+        stream: false,
+        system_prompt_sha256: None,
+        tools_offered: 0,
+        config_version: 0,
+    }
+}
+
+fn answer() -> LlmResponse {
+    LlmResponse {
+        request_id: "req-1".to_owned(),
+        request_index: 4711,
+        provider: "openai".to_owned(),
+        status: 200,
+        outcome: CallOutcome::Complete,
+        model: None,
+        usage: None,
+        tool_calls: 0,
+        refusal: false,
+        first_byte_us: 1,
+        duration_us: 2,
+        attempt: 1,
+    }
+}
+
+#[test]
+fn an_answer_names_its_request_whoever_was_faster_and_none_that_is_not_recorded() {
+    let log = Fixture::new();
+    let writer = log.open();
+    writer.append(open_session(session(3)), None).expect("opens the session");
+    let (heard, hears) = std::sync::mpsc::channel();
+    let submit = |draft: Draft, part: CallPart| {
+        let heard = heard.clone();
+        writer
+            .submit_then(draft, None, part, move |appended| heard.send(appended).expect("it listens"))
+            .expect("taken");
+    };
+    // Both are handed over at once, as with an answer that comes before its request is durable.
+    let place = RequestPlace::default();
+    submit(call(3, request()), CallPart::Request(place.clone()));
+    submit(call(3, answer()), CallPart::OfRequest(place));
+    // There is no such session, so nothing is there to be answered.
+    let nowhere = RequestPlace::default();
+    submit(call(99, request()), CallPart::Request(nowhere.clone()));
+    submit(call(3, answer()), CallPart::OfRequest(nowhere));
+    writer.close().expect("closes");
+    let (recorded, refused): (Vec<_>, Vec<_>) = hears.try_iter().partition(Result::is_ok);
+    let [request, answer] = &recorded.into_iter().flatten().collect::<Vec<_>>()[..] else { panic!("two are recorded") };
+    let Fields::LlmResponse(fields) = &answer.fields else { panic!("{answer:?}") };
+    assert_eq!((fields.request_index, answer.index), (request.index, request.index + 1));
+    assert!(matches!(&refused[..], [Err(AppendError::Build(_)), Err(AppendError::NoRequest)]), "{refused:?}");
+    let (report, _) = log.verify(VerifyMode::Full);
+    assert_eq!(codes(&report), <[&str; 0]>::default());
 }
 
 /// A clock that breaks when it is told to.
@@ -318,7 +378,9 @@ fn whoever_waits_hears_of_a_commit_thread_that_panics() {
     let (heard, hears) = std::sync::mpsc::channel();
     let then = heard.clone();
     let (draft, bytes) = output(session(3), b"a piece");
-    writer.submit_then(draft, bytes, move |appended| then.send(appended).expect("it listens")).expect("is taken");
+    writer
+        .submit_then(draft, bytes, CallPart::Apart, move |appended| then.send(appended).expect("it listens"))
+        .expect("is taken");
     // One end of the channel stays here, as it does with a producer that waits for many.
     let appended = hears.recv_timeout(std::time::Duration::from_secs(20)).expect("it is said, not kept waiting for");
     assert!(matches!(appended, Err(AppendError::Closed)), "{appended:?}");

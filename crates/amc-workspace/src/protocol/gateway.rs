@@ -114,7 +114,8 @@ pub struct GatewayEvent {
     pub payload: Option<CapturedPayload>,
 }
 
-/// The kinds that the gateway may submit.
+/// The kinds that the gateway may submit. Where one has a `request_index`, the monitor fills it in: by its
+/// `request_id`, from the request's event that came before it on this connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GatewayFields {
     /// A request left.

@@ -24,7 +24,7 @@ use amc_core::limits::FRAME_BYTES_MAX;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The version that both sides must speak; it is part of the sockets' names' contract in `Hello`.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// One message with its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
