@@ -65,7 +65,7 @@ async fn call(
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response<PassingBody>, Failure> {
     let started = Instant::now();
-    let route = settings.routes.resolve(head.uri.path()).map_err(no_way)?;
+    let route = settings.routes.resolve(head.uri.path()).map_err(|error| no_way(&error))?;
     if head.method.as_str().len() > METHOD_BYTES_MAX {
         return Err(Failure::bad_request("no HTTP method is that long"));
     }
@@ -75,7 +75,7 @@ async fn call(
     let slot = gateway.counters.enter(&grant, started)?;
     let without_secrets = |text: &String| settings.redactor.redact_text(&lease, text, text.len()) == *text;
     let query = key_query.map_or_else(|| head.uri.query().map(Cow::Borrowed), credentials::without_query_key);
-    let uri = route.uri(query.as_deref()).map_err(no_way)?;
+    let uri = route.uri(query.as_deref()).map_err(|error| no_way(&error))?;
     let call = Call {
         request_id: new_request_id()?,
         client_request_id: client_request_id(&head.headers).filter(without_secrets),
@@ -116,7 +116,7 @@ async fn call(
     }
 }
 
-fn no_way(error: RouteError) -> Failure {
+fn no_way(error: &RouteError) -> Failure {
     match error {
         RouteError::UnknownProvider(_) => Failure::not_found(error.to_string()),
         RouteError::NotNormal => Failure::bad_request(error.to_string()),
