@@ -7,6 +7,8 @@ use amc_crypto::sha256;
 use amc_testkit::ModelOptions;
 use amc_testkit::answer::{self, Answer};
 use amc_workspace::protocol::gateway::Capture;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::rig::{PROVIDER_KEY, Rig, chat};
 use crate::upstream::{EVENTS_HEAD, PATIENCE, json};
@@ -42,6 +44,24 @@ async fn a_request_arrives_byte_for_byte_with_the_providers_key() {
         (call.received.wire_sha256, call.received.bytes.as_slice()),
         (sha256(reply.as_bytes()), reply.as_bytes())
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_added_to_a_request_and_its_query_is_not_written_anew() {
+    let (rig, upstream) = Rig::with_upstream("").await;
+    let mut agent = TcpStream::connect(rig.gateway).await.unwrap();
+    let head = format!("host: gateway\r\nauthorization: Bearer {}\r\nx-one: 1\r\n", crate::monitor::ALICE);
+    let line = "GET /openai/v1/models?q='it'&r=%27 HTTP/1.1";
+    agent.write_all(format!("{line}\r\n{head}\r\n").as_bytes()).await.unwrap();
+    let mut peer = upstream.accept().await;
+    let received = peer.receive().await;
+    assert_eq!(received.target(), "/v1/models?q='it'&r=%27");
+    let lines = received.head.lines().skip(1).filter(|line| !line.is_empty());
+    let mut names: Vec<&str> = lines.map(|line| line.split(':').next().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["authorization", "host", "x-one"], "{}", received.head);
+    peer.send(json("{}")).await;
+    assert_eq!(rig.monitor.call().await.response.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
