@@ -107,17 +107,20 @@ fn open_loop(places: &[Place], at_32: &[f64], each: Duration) {
     }
 }
 
+/// Streams one after the other, and eight that begin in the same moment.
 fn streams(places: &[Place], each: Duration) {
     println!(
-        "\n| streams of {} pieces, 8 at a time | first byte p50 | first byte p99 | piece p50 | piece p99 |",
+        "\n| streams of {} pieces | at a time | first byte p50 | first byte p99 | piece p50 | piece p99 |",
         upstream::PIECES
     );
-    println!("|---|---:|---:|---:|---:|");
-    for place in places {
-        let (first, pieces) = Load::streams(place, 8, each);
-        let [a, b] = [50, 99].map(|percent| first.percentile_us(percent));
-        let [c, d] = [50, 99].map(|percent| pieces.percentile_us(percent));
-        println!("| {} | {a} µs | {b} µs | {c} µs | {d} µs |", place.name);
+    println!("|---|---:|---:|---:|---:|---:|");
+    for at_a_time in [1, 8] {
+        for place in places {
+            let (first, pieces) = Load::streams(place, at_a_time, each);
+            let [a, b] = [50, 99].map(|percent| first.percentile_us(percent));
+            let [c, d] = [50, 99].map(|percent| pieces.percentile_us(percent));
+            println!("| {} | {at_a_time} | {a} µs | {b} µs | {c} µs | {d} µs |", place.name);
+        }
     }
 }
 
