@@ -20,8 +20,8 @@ fn hello() -> Asked {
 #[test]
 fn a_frame_is_its_length_and_its_content() {
     let bytes = encode_frame(&hello()).expect("short");
-    // id 7, variant 0, protocol 3.
-    assert_eq!(bytes, [3, 0, 0, 0, 7, 0, 3]);
+    // id 7, variant 0, protocol 4.
+    assert_eq!(bytes, [3, 0, 0, 0, 7, 0, 4]);
     assert_eq!(decode_frame::<OperatorRequest>(&bytes[4..]).expect("it decodes"), hello());
     let mut stream = io::Cursor::new([bytes.clone(), bytes].concat());
     assert_eq!(read_frame(&mut stream).expect("the first"), Some(hello()));
