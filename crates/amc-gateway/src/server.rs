@@ -51,8 +51,7 @@ pub struct Options<Ready> {
 /// # Errors
 /// [`GatewayError`], each saying what to do next.
 pub fn run<Ready: FnOnce(SocketAddr)>(options: Options<Ready>) -> Result<(), GatewayError> {
-    // The other half is the monitor's, which signs and writes what this one lets pass: threads of both
-    // on one core only wake each other.
+    // The other half is for the monitor, which signs and writes what this one lets pass.
     let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(workers).enable_all().build().map_err(GatewayError::Setup)?;

@@ -119,7 +119,7 @@ impl Begins {
         let of_lease = lease.unwrap_or_default();
         let mut block = at;
         while block < end {
-            // Without a branch for each byte it takes half the time; in most blocks nothing begins.
+            // No branch for each byte: in most blocks nothing begins.
             let block_end = end.min(block + BLOCK_BYTES);
             let pairs = bytes[block..bytes.len().min(block_end + 1)].array_windows();
             let any = pairs.fold(false, |any, pair| any | self.all.has(*pair) | (*pair == of_lease));
