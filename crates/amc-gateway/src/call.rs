@@ -1,7 +1,6 @@
 //! One request from an agent: which route, whose lease, then on its way. Whatever is wrong is told
 //! before a provider is called.
 
-use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
@@ -65,7 +64,7 @@ async fn call(
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response<PassingBody>, Failure> {
     let started = Instant::now();
-    let route = settings.routes.resolve(head.uri.path()).map_err(|error| no_way(&error))?;
+    let route = settings.routes.resolve(head.uri.path())?;
     if head.method.as_str().len() > METHOD_BYTES_MAX {
         return Err(Failure::bad_request("no HTTP method is that long"));
     }
@@ -74,8 +73,11 @@ async fn call(
     limits::check_route(&grant, &route.provider)?;
     let slot = gateway.counters.enter(&grant, started)?;
     let without_secrets = |text: &String| settings.redactor.redact_text(&lease, text, text.len()) == *text;
-    let query = key_query.map_or_else(|| head.uri.query().map(Cow::Borrowed), credentials::without_query_key);
-    let uri = route.uri(query.as_deref()).map_err(|error| no_way(&error))?;
+    let query = match key_query {
+        Some(query) => credentials::without_query_key(query),
+        None => head.uri.query().map(str::to_owned),
+    };
+    let uri = route.uri(query.as_deref())?;
     let call = Call {
         request_id: new_request_id()?,
         client_request_id: client_request_id(&head.headers).filter(without_secrets),
@@ -116,10 +118,12 @@ async fn call(
     }
 }
 
-fn no_way(error: &RouteError) -> Failure {
-    match error {
-        RouteError::UnknownProvider(_) => Failure::not_found(error.to_string()),
-        RouteError::NotNormal => Failure::bad_request(error.to_string()),
+impl From<RouteError> for Failure {
+    fn from(error: RouteError) -> Self {
+        match error {
+            RouteError::UnknownProvider(_) => Failure::not_found(error.to_string()),
+            RouteError::NotNormal => Failure::bad_request(error.to_string()),
+        }
     }
 }
 

@@ -1,18 +1,16 @@
 //! The lease that an agent sends where its client puts the provider's key, and the provider's key
 //! that takes its place. What an agent sends as a credential never reaches a provider.
 
-use std::borrow::Cow;
-
 use amc_workspace::config::KeyHeader;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use zeroize::Zeroizing;
 
 /// The headers in which clients send their key, in the order in which a lease is looked for.
-const HEADERS: [(&str, HeaderName); 4] = [
-    ("authorization", header::AUTHORIZATION),
-    ("x-api-key", HeaderName::from_static("x-api-key")),
-    ("api-key", HeaderName::from_static("api-key")),
-    ("x-goog-api-key", HeaderName::from_static("x-goog-api-key")),
+static HEADERS: [HeaderName; 4] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
 ];
 
 /// The parameter of a query in which Gemini's clients may send their key.
@@ -42,12 +40,12 @@ pub(crate) fn candidates(headers: &HeaderMap, query: Option<&str>) -> Vec<Creden
         found.push(Credential { header: "sec-websocket-protocol", token: Zeroizing::new(text.to_owned()) });
     }
     found.truncate(CANDIDATES_MAX);
-    for (header, name) in HEADERS {
+    for name in &HEADERS {
         for value in headers.get_all(name) {
             let Ok(text) = value.to_str() else { continue };
-            let token = if header == "authorization" { after_scheme(text) } else { text.trim() };
+            let token = if name == header::AUTHORIZATION { after_scheme(text) } else { text.trim() };
             if !token.is_empty() && found.len() < CANDIDATES_MAX {
-                found.push(Credential { header, token: Zeroizing::new(token.to_owned()) });
+                found.push(Credential { header: name.as_str(), token: Zeroizing::new(token.to_owned()) });
             }
         }
     }
@@ -56,8 +54,8 @@ pub(crate) fn candidates(headers: &HeaderMap, query: Option<&str>) -> Vec<Creden
 
 /// Takes the agent's credentials out and puts the provider's key in, where there is one.
 pub(crate) fn replace(headers: &mut HeaderMap, key_header: KeyHeader, provider_key: Option<&str>) {
-    for (_, name) in HEADERS {
-        headers.remove(name);
+    for header in &HEADERS {
+        headers.remove(header);
     }
     without_subprotocol_key(headers);
     let Some(key) = provider_key else { return };
@@ -73,9 +71,9 @@ pub(crate) fn replace(headers: &mut HeaderMap, key_header: KeyHeader, provider_k
 }
 
 /// A query without its `key`; nothing where nothing is left.
-pub(crate) fn without_query_key(query: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn without_query_key(query: &str) -> Option<String> {
     let left: Vec<&str> = query.split('&').filter(|pair| query_key(pair).is_none()).collect();
-    (!left.is_empty()).then(|| left.join("&").into())
+    (!left.is_empty()).then(|| left.join("&"))
 }
 
 /// The value of a pair that a server would read as `key=…`, however its name is written.

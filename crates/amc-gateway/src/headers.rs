@@ -1,6 +1,7 @@
 //! Headers that belong to one hop (RFC 9110, section 7.6.1), and ours, which neither side may send.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::header::{self, AsHeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::body::Body;
 
 /// Prefix of every header that the gateway adds to answers.
@@ -41,13 +42,13 @@ pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// The text of a header, where it is text.
-pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(crate) fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// The media type of a body: its header, or nothing.
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
-    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = text(headers, header::CONTENT_TYPE).unwrap_or_default();
     text[..text.floor_char_boundary(amc_core::limits::MEDIA_TYPE_BYTES_MAX)].to_owned()
 }
 

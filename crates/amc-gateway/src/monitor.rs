@@ -303,26 +303,24 @@ impl Monitor {
         accept: Option<Accept>,
     ) -> Result<Submitted, ChannelError> {
         let request = GatewayRequest::Record { event: Box::new(event), receipt, notice: accept.is_some() };
-        let sent = self.evidence.send(request, accept).await.map(Submitted);
-        if matches!(sent, Err(ChannelError::Closed)) {
-            self.taking.store(false, Ordering::Relaxed);
-        }
-        sent
+        self.evidence.send(request, accept).await.map(Submitted)
     }
 
     /// Sends evidence that nobody waits for a receipt of, and returns when it is durable.
     pub(crate) async fn record(&self, event: GatewayEvent) -> Result<Recorded, ChannelError> {
-        let submitted = self.submit(event, false, None).await?;
+        let submitted = self.submit(event, false, None).await;
         self.recorded(submitted).await
     }
 
-    /// Returns when evidence is durable.
-    pub(crate) async fn recorded(&self, submitted: Submitted) -> Result<Recorded, ChannelError> {
-        let answer = match submitted.0.reply().await {
-            Ok(GatewayReply::Recorded(recorded)) => Ok(recorded),
-            Ok(_) => Err(ChannelError::Unexpected),
-            Err(error) => Err(error),
+    /// Returns when what [`Monitor::submit`] gave is durable; whether the log takes evidence is noted here.
+    pub(crate) async fn recorded(&self, submitted: Result<Submitted, ChannelError>) -> Result<Recorded, ChannelError> {
+        let answer = async {
+            match submitted?.0.reply().await? {
+                GatewayReply::Recorded(recorded) => Ok(recorded),
+                _ => Err(ChannelError::Unexpected),
+            }
         };
+        let answer = answer.await;
         match &answer {
             Ok(_) => self.taking.store(true, Ordering::Relaxed),
             Err(ChannelError::Refused(Refusal::LogUnavailable(_)) | ChannelError::Closed) => {

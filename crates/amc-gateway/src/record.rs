@@ -12,6 +12,7 @@ use http::{HeaderMap, Uri};
 use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinError;
 use zeroize::Zeroizing;
 
 use crate::facts::{self, AnswerFacts, RequestFacts, Scanner};
@@ -61,6 +62,29 @@ pub(crate) enum Progress {
     Recorded(Result<Recorded, ChannelError>),
 }
 
+impl Progress {
+    const fn rank(&self) -> u8 {
+        match self {
+            Progress::Passing => 0,
+            Progress::Passed => 1,
+            Progress::Submitted => 2,
+            Progress::Accepted => 3,
+            Progress::Recorded(_) => 4,
+        }
+    }
+}
+
+/// Goes on, and never back: what comes later may be known sooner.
+fn advance(progress: &watch::Sender<Progress>, to: Progress) {
+    progress.send_if_modified(|now| {
+        let forward = now.rank() < to.rank();
+        if forward {
+            *now = to;
+        }
+        forward
+    });
+}
+
 /// Gathers a request's evidence; however its body ends, it ends in exactly one event.
 pub(crate) struct RequestRecorder {
     gateway: Arc<Gateway>,
@@ -89,29 +113,14 @@ impl RequestRecorder {
         }
         // Set here alone, and before anybody hears of it.
         let _ = call.request_end.set(end);
-        progress.send_replace(Progress::Passed);
+        advance(&progress, Progress::Passed);
         let watching = progress.clone();
-        let accept = move || {
-            watching.send_if_modified(|progress| {
-                // The answer may have been faster.
-                let first = matches!(progress, Progress::Passed | Progress::Submitted);
-                if first {
-                    *progress = Progress::Accepted;
-                }
-                first
-            });
-        };
+        let accept = move || advance(&watching, Progress::Accepted);
         let accept: Option<Accept> = if call.settings.is_durable() { None } else { Some(Box::new(accept)) };
         let submitted = submit_request(&gateway, &call, copied, accept).await;
-        progress.send_if_modified(|progress| {
-            let first = matches!(progress, Progress::Passed);
-            if first {
-                *progress = Progress::Submitted;
-            }
-            first
-        });
+        advance(&progress, Progress::Submitted);
         let recorded = settled(&gateway, &call, submitted).await;
-        progress.send_replace(Progress::Recorded(recorded));
+        advance(&progress, Progress::Recorded(recorded));
         drop(pending);
     }
 }
@@ -172,9 +181,12 @@ async fn beside_calls<T: Send + 'static>(body_len: usize, work: impl FnOnce() ->
     if body_len < LONG_BYTES {
         return work();
     }
-    // It is never cancelled, so an error is a panic of ours, which goes on here.
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // It is cancelled only with the whole runtime, which ends what waits here, too.
+        Err(Err(_)) => std::future::pending().await,
+    }
 }
 
 /// Submits one event of a call and waits until it is durable.
@@ -207,10 +219,7 @@ async fn settled(
     call: &Call,
     submitted: Result<Submitted, ChannelError>,
 ) -> Result<Recorded, ChannelError> {
-    let recorded = match submitted {
-        Ok(submitted) => gateway.monitor.recorded(submitted).await,
-        Err(error) => Err(error),
-    };
+    let recorded = gateway.monitor.recorded(submitted).await;
     if let Err(error) = &recorded {
         gateway.metrics.evidence_failed();
         log::warn("evidence_not_recorded", &json!({"request_id": call.request_id, "why": error.to_string()}));
