@@ -190,6 +190,16 @@ mod tests {
     }
 
     #[test]
+    fn a_base_that_is_written_in_another_way_is_refused() {
+        for base in ["https://api.test/v1/../admin", "https://api.test/%2e%2e", "api.test/v1", "https://api.test/v{1}"]
+        {
+            let provider = Provider { dialect: Dialect::Openai, base_url: base.to_owned(), key_header: None };
+            let refused = Routes::new(&BTreeMap::from([("p".to_owned(), provider)]));
+            assert!(matches!(refused, Err(GatewayError::BaseUrl { .. })), "{base}");
+        }
+    }
+
+    #[test]
     fn a_prefix_of_a_segment_is_no_provider() {
         for path in ["/openaiX/v1/models", "/openai%2Fv1", "/OPENAI/v1", "//openai/v1", "/", "", "/v1/models", "*"] {
             assert!(matches!(url(path, None), Err(RouteError::UnknownProvider(_))), "{path}");

@@ -27,6 +27,7 @@ pub(crate) const BOB: &str = "bob-lease-fedcba9876543210";
 
 #[derive(Default)]
 struct State {
+    in_pairs: bool,
     events: Vec<GatewayEvent>,
     /// By agent and either id.
     receipts: HashMap<(AgentId, String), ReceiptPair>,
@@ -77,19 +78,38 @@ impl TestMonitor {
 
     fn serve(&self, stream: UnixStream) {
         let (mut reader, mut writer) = Connection::new(stream).unwrap().split();
-        while let Ok(Some(Frame { id, body })) = read_frame::<GatewayRequest>(&mut reader) {
+        let mut waiting = Vec::new();
+        while let Ok(Some(frame)) = read_frame::<GatewayRequest>(&mut reader) {
+            waiting.push(frame);
+            if waiting.len() < 2 && self.pairs(&waiting[0].body) {
+                continue;
+            }
+            if !self.serve_all(waiting.drain(..), &mut writer) {
+                return;
+            }
+        }
+    }
+
+    /// Whether evidence waits until there are two of it.
+    fn pairs(&self, request: &GatewayRequest) -> bool {
+        matches!(request, GatewayRequest::Record { .. }) && self.state(|state| state.in_pairs)
+    }
+
+    fn serve_all(&self, requests: impl Iterator<Item = Frame<GatewayRequest>>, mut writer: &mut UnixStream) -> bool {
+        for Frame { id, body } in requests {
             if matches!(body, GatewayRequest::Record { notice: true, .. }) && self.accepts() {
                 write_frame(&mut writer, &Frame { id, body: GatewayReply::Accepted }).unwrap();
                 self.state(|state| state.accepted += 1);
             }
             let Some(body) = self.answer(body) else {
                 let _ = writer.shutdown(std::net::Shutdown::Both);
-                return;
+                return false;
             };
             if write_frame(&mut writer, &Frame { id, body }).is_err() {
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn accepts(&self) -> bool {
@@ -181,6 +201,11 @@ impl TestMonitor {
     /// Holds all evidence, as if a flush took long, or lets it go.
     pub(crate) fn hold(&self, held: bool) {
         self.state(|state| state.held = held);
+    }
+
+    /// Answers evidence in pairs from now on, as a flush that takes two events.
+    pub(crate) fn answer_in_pairs(&self) {
+        self.state(|state| state.in_pairs = true);
     }
 
     /// Holds back even the notice that evidence is taken, or lets it go.

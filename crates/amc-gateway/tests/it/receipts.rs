@@ -141,3 +141,17 @@ fn the_receipt_in_the_format_page_verifies() {
         assert!(page.contains(&format!("| `{name}` |")), "the page does not describe {name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_events_of_a_durable_call_may_go_with_one_flush() {
+    let (rig, upstream) = Rig::with_upstream("").await;
+    rig.monitor.answer_in_pairs();
+    let answer = rig.start(rig.post("/openai/v1/chat/completions", "{}"));
+    let mut peer = upstream.accept().await;
+    peer.receive().await;
+    peer.send(json("{}")).await;
+    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("neither waits for the other").unwrap();
+    assert!(answer.headers().contains_key("x-amc-request-receipt") && answer.headers().contains_key("x-amc-receipt"));
+    let call = rig.monitor.call().await;
+    assert_eq!((call.request.request_id, call.response.request_index), (call.response.request_id, 0));
+}
