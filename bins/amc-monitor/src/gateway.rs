@@ -175,9 +175,7 @@ impl Serving {
             GatewayRequest::Probe(report) => probes::take(daemon, *report).map(Answer::Ready),
         }
     }
-}
 
-impl Serving {
     /// What an event is in its call; an answer ends what is known of its request.
     fn part(&mut self, fields: &GatewayFields) -> Result<CallPart, Refusal> {
         let place = match fields {

@@ -312,29 +312,11 @@ fn feed(index: &Index, events: &mut Events, mut next: u64, stop: &AtomicBool) ->
 mod tests {
     use super::*;
 
-    fn response(request: usize) -> Fields {
-        let call = amc_core::kinds::LlmResponse {
-            request_id: request.to_string(),
-            request_index: 0,
-            provider: String::new(),
-            status: 0,
-            outcome: amc_core::kinds::CallOutcome::Complete,
-            model: None,
-            usage: None,
-            tool_calls: 0,
-            refusal: false,
-            first_byte_us: 0,
-            duration_us: 0,
-            attempt: 1,
-        };
-        call.into()
-    }
-
     #[test]
     fn memory_of_recent_requests_is_bounded_and_forgets_the_oldest() {
         let mut recent = Recent::default();
         for event in 0..2 * RECENT_MAX {
-            recent.add(event as u64, &response(event / 2));
+            recent.add(event as u64, &crate::tests::answer(&(event / 2).to_string()).into());
         }
         assert_eq!(recent.order.len(), RECENT_MAX);
         assert_eq!(recent.indices.len(), RECENT_MAX / 2);

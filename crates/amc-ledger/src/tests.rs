@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use amc_core::kinds::{
-    Isolation, LogOpened, ProcessOutput, Role, SessionChannel, SessionOutcome, SessionPurpose, Stream,
+    CallOutcome, Isolation, LlmResponse, LogOpened, ProcessOutput, Role, SessionChannel, SessionOutcome,
+    SessionPurpose, Stream,
 };
 use amc_core::{AgentId, Clock, Digest, Instant, SessionId, Tier};
 use amc_crypto::note::{KeyKind, NoteSignature};
@@ -153,6 +154,24 @@ pub(crate) fn output(id: SessionId, bytes: &[u8]) -> (Draft, Option<Vec<u8>>) {
 }
 
 /// The codes of the findings that fail a verification, in order, each once.
+/// An answer to a request with this id; the index that it names is filled in, or nobody looks.
+pub(crate) fn answer(request_id: &str) -> LlmResponse {
+    LlmResponse {
+        request_id: request_id.to_owned(),
+        request_index: 4711,
+        provider: "openai".to_owned(),
+        status: 200,
+        outcome: CallOutcome::Complete,
+        model: None,
+        usage: None,
+        tool_calls: 0,
+        refusal: false,
+        first_byte_us: 1,
+        duration_us: 2,
+        attempt: 1,
+    }
+}
+
 pub(crate) fn codes(report: &crate::VerifyReport) -> Vec<&'static str> {
     let mut codes: Vec<&'static str> =
         report.findings.iter().filter(|finding| finding.is_error()).map(|finding| finding.code.as_str()).collect();

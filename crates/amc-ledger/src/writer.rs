@@ -105,10 +105,9 @@ impl Pending {
 pub struct RequestPlace(Arc<OnceLock<u64>>);
 
 /// What an event is in a call, whose events may be handed over before any of them has an index.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub enum CallPart {
     /// It names no other event.
-    #[default]
     Apart,
     /// The request: its index is noted.
     Request(RequestPlace),
@@ -306,9 +305,9 @@ impl Writer {
         Ok(pending)
     }
 
-    /// As [`Writer::submit`], for a producer that waits for many at once, events of calls among them: `then` is called with what [`Pending::wait`]
-    /// would return: in the log's order where the event is recorded, at once where it is refused. It holds up every other
-    /// append, so it hands over and returns. It is called exactly once.
+    /// As [`Writer::submit`], for a producer that waits for many at once, events of calls among them: `then` is called
+    /// with what [`Pending::wait`] would return: in the log's order where the event is recorded, at once where it is
+    /// refused. It holds up every other append, so it hands over and returns. It is called exactly once.
     ///
     /// # Errors
     /// [`AppendError`] when the event was not taken, and then `then` is not called.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use amc_core::kinds::{CallOutcome, Dialect, Fields, LlmRequest, LlmResponse, ProcessOutput, SessionOutcome, Stream};
+use amc_core::kinds::{Dialect, Fields, LlmRequest, ProcessOutput, SessionOutcome, Stream};
 use amc_core::{LeaseId, RequestId, Tier};
 use amc_crypto::merkle::{inclusion_proof, root_at, verify_inclusion};
 use amc_evidence::{Content, Draft, PayloadRef};
 
-use super::{ORIGIN, TestClock, TestKey, agent, codes, copy_dir, open_session, opened, output, seal, session};
+use super::{ORIGIN, TestClock, TestKey, agent, answer, codes, copy_dir, open_session, opened, output, seal, session};
 use crate::{
     AppendError, CallPart, LogReader, OpenError, RequestPlace, VerifyMode, VerifyOptions, VerifyReport, Writer, create,
     verify,
@@ -237,7 +237,7 @@ fn the_index_follows_and_is_rebuilt() {
     write_session(&writer, 1, 5);
     let request = RequestId::new("req-1").expect("a good id");
     writer.append(open_session(session(2)), None).expect("opens the session");
-    let call = LlmResponse { request_id: "req-1".into(), ..answer() };
+    let call = answer("req-1");
     let appended = writer.append(Draft::in_session(agent(), session(2), Tier::Observed, call), None).expect("appends");
     writer.append(seal(session(2)), None).expect("seals");
     let size = writer.with_state(amc_evidence::LogState::size);
@@ -308,23 +308,6 @@ fn request() -> LlmRequest {
     }
 }
 
-fn answer() -> LlmResponse {
-    LlmResponse {
-        request_id: "req-1".to_owned(),
-        request_index: 4711,
-        provider: "openai".to_owned(),
-        status: 200,
-        outcome: CallOutcome::Complete,
-        model: None,
-        usage: None,
-        tool_calls: 0,
-        refusal: false,
-        first_byte_us: 1,
-        duration_us: 2,
-        attempt: 1,
-    }
-}
-
 #[test]
 fn an_answer_names_its_request_whoever_was_faster_and_none_that_is_not_recorded() {
     let log = Fixture::new();
@@ -340,11 +323,11 @@ fn an_answer_names_its_request_whoever_was_faster_and_none_that_is_not_recorded(
     // Both are handed over at once, as with an answer that comes before its request is durable.
     let place = RequestPlace::default();
     submit(call(3, request()), CallPart::Request(place.clone()));
-    submit(call(3, answer()), CallPart::OfRequest(place));
+    submit(call(3, answer("req-1")), CallPart::OfRequest(place));
     // There is no such session, so nothing is there to be answered.
     let nowhere = RequestPlace::default();
     submit(call(99, request()), CallPart::Request(nowhere.clone()));
-    submit(call(3, answer()), CallPart::OfRequest(nowhere));
+    submit(call(3, answer("req-1")), CallPart::OfRequest(nowhere));
     writer.close().expect("closes");
     let (recorded, refused): (Vec<_>, Vec<_>) = hears.try_iter().partition(Result::is_ok);
     let [request, answer] = &recorded.into_iter().flatten().collect::<Vec<_>>()[..] else { panic!("two are recorded") };

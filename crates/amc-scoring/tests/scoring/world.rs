@@ -14,7 +14,8 @@ use amc_crypto::signer::event_message;
 use amc_crypto::{PublicKey, Signature, Statement, Unverified, VerifierKey};
 use amc_evidence::receipt::claims_of;
 use amc_evidence::{
-    Content, Draft, EventRecord, EventTrust, KeyHistory, LogState, PayloadRef, SessionPlan, SignedEvent, VerifiedEvent,
+    Content, Draft, EventRecord, EventTrust, KeyHistory, LogState, NextEvent, PayloadRef, SessionPlan, SignedEvent,
+    VerifiedEvent,
 };
 use amc_scoring::{Bank, Claims, Report, SHIPPED_BANK, ScoreInput, Selector, Target};
 use ed25519_dalek::{Signer, SigningKey};
@@ -52,8 +53,7 @@ impl Log {
 
     /// Appends one event, signed and verified.
     pub(crate) fn append(&mut self, draft: Draft, now: &Instant) -> u64 {
-        let event = self.state.build(draft, now).expect("the draft fits the log").event;
-        let body = event.encode();
+        let NextEvent { event, body, .. } = self.state.build(draft, now).expect("the draft fits the log");
         let hash = amc_crypto::leaf_hash(&body);
         let signature = Signature(self.key.sign(&event_message(self.state.origin(), &hash)).to_bytes());
         let trust = EventTrust { origin: self.state.origin(), keys: &self.history };
